@@ -1,0 +1,193 @@
+"""The detector: feature columns in, scores out. Needs numpy and onnxruntime alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from export.bundle import MODEL, FeatureInfo, Manifest, read_manifest
+from schemas.errors import BundleError
+from schemas.flow import Kind
+
+__all__ = ["Detector", "Scores", "Spoken", "load"]
+
+# Rows per run of the graph: large enough to keep the cores busy, small enough that memory stays flat.
+_ROWS_PER_RUN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model says of B flows. `score` f32[B] is the attack probability, `family` i64[B] an index into the
+    bundle's attack families, `family_probability` f32[B], `attention` f32[B, F] how the verdict looked at each feature."""
+
+    score: np.ndarray
+    family: np.ndarray
+    family_probability: np.ndarray
+    attention: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A feature that spoke for an attack: its value in the flow, what is usual, and its weight among the reasons."""
+
+    feature: FeatureInfo
+    value: float | str | None
+    benign_share: float | None
+    weight: float
+
+
+class Detector:
+    """A bundle, loaded and ready. Thread-safe: `score` keeps no state."""
+
+    def __init__(self, manifest: Manifest, session: ort.InferenceSession) -> None:
+        self.manifest = manifest
+        self.schema = manifest.schema
+        self._session = session
+        self._inputs = {value.name for value in session.get_inputs()}
+        self._numeric = [info for info in manifest.features if info.kind == Kind.NUMERIC]
+        self._categorical = [info for info in manifest.features if info.kind == Kind.CATEGORICAL]
+        self._codes = {
+            info.name: {category: code for code, category in enumerate(info.vocabulary, start=1)}
+            for info in self._categorical
+        }
+        # The graph's order: numeric features, then categorical ones.
+        self._order = [*self._numeric, *self._categorical]
+        self._low = np.array([_finite(info.benign_low) for info in self._numeric], dtype=np.float32)
+        self._high = np.array([_finite(info.benign_high) for info in self._numeric], dtype=np.float32)
+
+    def score(self, columns: Mapping[str, np.ndarray]) -> Scores:
+        """Score B flows.
+
+        Args:
+            columns: feature name → numeric f[B] (NaN = missing) or categories object[B] (None = missing). A feature
+                that is not there is missing in every row.
+
+        Raises:
+            ValueError: a name that is no feature, or columns of different lengths.
+        """
+        numeric, codes = self._matrices(columns)
+        return self._run(numeric, codes)
+
+    def score_matrix(self, numeric: np.ndarray, codes: np.ndarray) -> Scores:
+        """Score rows that are encoded already: f32[B, N] raw values and i64[B, C] category codes, in graph order."""
+        return self._run(numeric, codes)
+
+    def reasons(self, columns: Mapping[str, np.ndarray], scores: Scores, row: int, top: int = 3) -> list[Spoken]:
+        """The features that spoke most for a flow's score, strongest first.
+
+        The weight is the attention that the verdict paid to a feature times how unusual its value is for a benign flow
+        (1 within the benign range, more outside it).
+        """
+        weights = scores.attention[row].astype(np.float64)
+        numeric = np.array([_cell(columns, info.name, row) for info in self._numeric], dtype=np.float64)
+        unusual = np.maximum(self._low - numeric, numeric - self._high)
+        span = np.maximum(self._high - self._low, 1e-9)
+        weights[: len(numeric)] *= 1 + 3 * np.log1p(np.clip(np.nan_to_num(unusual), 0, None) / span)
+        shares: dict[str, float | None] = {}
+        for index, info in enumerate(self._categorical, start=len(numeric)):
+            category = columns[info.name][row] if info.name in columns else None
+            code = self._codes[info.name].get(category, 0)
+            shares[info.name] = info.benign_shares[code - 1] if code else 0.0
+            weights[index] *= 1 + 3 * (1 - (shares[info.name] or 0.0))
+        weights /= weights.sum()
+        strongest = np.argsort(-weights, kind="stable")[:top]
+        return [
+            Spoken(
+                feature=self._order[index],
+                value=_value(columns, self._order[index], row),
+                benign_share=shares.get(self._order[index].name),
+                weight=float(weights[index]),
+            )
+            for index in strongest.tolist()
+        ]
+
+    def severity(self, score: float) -> str:
+        """low, medium, high or critical: the highest step whose bound the score reaches."""
+        reached = "low"
+        for name, bound in self.manifest.severity.items():
+            if score >= bound:
+                reached = name
+        return reached
+
+    def _matrices(self, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        unknown = columns.keys() - set(self.schema.names)
+        if unknown:
+            raise ValueError(f"{sorted(unknown)[0]!r} is not a feature of {self.schema.name}")
+        lengths = {len(values) for values in columns.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"columns have different lengths: {sorted(lengths)}")
+        rows = lengths.pop() if lengths else 0
+        numeric = np.full((rows, len(self._numeric)), np.nan, dtype=np.float32)
+        for index, info in enumerate(self._numeric):
+            if info.name in columns:
+                numeric[:, index] = columns[info.name]
+        codes = np.zeros((rows, len(self._categorical)), dtype=np.int64)
+        for index, info in enumerate(self._categorical):
+            if info.name in columns:
+                known = self._codes[info.name]
+                codes[:, index] = [known.get(value, 0) for value in columns[info.name]]
+        return numeric, codes
+
+    def _run(self, numeric: np.ndarray, codes: np.ndarray) -> Scores:
+        rows = len(numeric)
+        score = np.empty(rows, dtype=np.float32)
+        family = np.empty(rows, dtype=np.int64)
+        family_probability = np.empty(rows, dtype=np.float32)
+        attention = np.empty((rows, len(self._order)), dtype=np.float32)
+        for start in range(0, rows, _ROWS_PER_RUN):
+            part = slice(start, start + _ROWS_PER_RUN)
+            feeds = {"numeric": numeric[part], "categories": codes[part]}
+            attack, families, looked = self._session.run(
+                None, {name: value for name, value in feeds.items() if name in self._inputs}
+            )
+            score[part] = attack
+            family[part] = families.argmax(axis=1)
+            family_probability[part] = families.max(axis=1)
+            attention[part] = looked
+        return Scores(score, family, family_probability, attention)
+
+
+def load(directory: Path | str, *, threads: int | None = None) -> Detector:
+    """Open a bundle, after checking every hash.
+
+    Args:
+        threads: threads of one `score`; None leaves it to ONNX Runtime (one per core).
+
+    Raises:
+        BundleError: it is damaged, incomplete or of an unknown version.
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A service shares its cores with the broker's client: waiting threads must sleep.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(directory / MODEL, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own classes, which share no public base
+        raise BundleError(f"{directory / MODEL}: ONNX Runtime cannot load it: {error}") from error
+    return Detector(manifest, session)
+
+
+def _finite(value: float | None) -> float:
+    return 0.0 if value is None else value
+
+
+def _cell(columns: Mapping[str, np.ndarray], name: str, row: int) -> float:
+    return float(columns[name][row]) if name in columns else float("nan")
+
+
+def _value(columns: Mapping[str, np.ndarray], info: FeatureInfo, row: int) -> float | str | None:
+    if info.name not in columns:
+        return None
+    value = columns[info.name][row]
+    if info.kind == Kind.CATEGORICAL:
+        return None if value is None else str(value)
+    return None if np.isnan(value) else float(value)

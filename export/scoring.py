@@ -1,0 +1,96 @@
+"""`score`: a CSV → a CSV of verdicts, by the code that the service uses."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from export.detector import Detector
+from export.progress import steps
+from export.reading import FlowBatch, read_flows
+from schemas.dead_letter import Reject
+from schemas.flow import BENIGN
+
+__all__ = ["Counts", "score_file", "score_flows"]
+
+_BATCH_ROWS = 1024
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of a file's rows."""
+
+    scored: int = 0
+    attacks: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+def score_flows(
+    path: Path, detector: Detector, min_feature_coverage: float
+) -> Iterator[tuple[FlowBatch, list[float], list[str]]]:
+    """Each batch of a file with the scores and the most probable attack families of its rows."""
+    families = detector.manifest.families
+    for batch in read_flows(
+        path, detector.schema, min_feature_coverage=min_feature_coverage, batch_rows=_BATCH_ROWS
+    ):
+        scores = detector.score(batch.columns)
+        yield batch, scores.score.tolist(), [families[index] for index in scores.family.tolist()]
+
+
+def score_file(
+    source: Path, target: Path, detector: Detector, *, threshold: float, min_feature_coverage: float, rejects: Path | None
+) -> Counts:
+    """Score `source` into `target` (row, score, verdict, family); rows that cannot be used go to `rejects`.
+
+    Raises:
+        HeaderError: the file does not fit the bundle's data set; the message names the column.
+    """
+    counts = Counts()
+    total = sum(1 for _ in read_lines(source)) // _BATCH_ROWS + 1
+    with target.open("w", newline="") as file, _optional_csv(rejects) as refused, steps("scoring", total) as bar:
+        writer = csv.writer(file)
+        writer.writerow(("row", "score", "verdict", "family"))
+        for batch, scores, families in score_flows(source, detector, min_feature_coverage):
+            for row, score, family in zip(batch.rows.tolist(), scores, families, strict=True):
+                verdict = int(score >= threshold)
+                writer.writerow((row, f"{score:.9g}", verdict, family if verdict else BENIGN))
+                counts.attacks += verdict
+            counts.scored += len(scores)
+            for reject in batch.rejects:
+                counts.rejected[reject.reason.value] += 1
+                if refused is not None:
+                    refused.writerow(_reject_row(reject))
+            bar.advance(f"{counts.scored} scored, {counts.attacks} attacks")
+    return counts
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The raw lines of a file, unpacked: for an estimate of its length."""
+    import gzip
+
+    with path.open("rb") as raw:
+        packed = raw.peek(2)[:2] == b"\x1f\x8b"
+        yield from gzip.GzipFile(fileobj=raw) if packed else raw
+
+
+@contextmanager
+def _optional_csv(path: Path | None) -> Iterator["_Writer | None"]:
+    if path is None:
+        yield None
+        return
+    with path.open("w", newline="") as file:
+        writer = _Writer(file)
+        writer.writerow(("row", "reason", "field", "value", "detail"))
+        yield writer
+
+
+class _Writer:
+    def __init__(self, file: TextIO) -> None:
+        self.writerow = csv.writer(file).writerow
+
+
+def _reject_row(reject: Reject) -> tuple[int, str, str, str, str]:
+    return reject.row, reject.reason.value, reject.field, reject.value, reject.detail

@@ -1,0 +1,76 @@
+"""What leaves on the alerts topic."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Alert", "BundleRef", "FlowRef", "Reason", "Severity"]
+
+
+class Severity(StrEnum):
+    """How far over the threshold the score is; the bounds are the bundle's."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        return list(Severity).index(self)
+
+
+class _Contract(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FlowRef(_Contract):
+    """Which flow it was: what the record says of it, and null for what it does not."""
+
+    src_ip: str | None = Field(default=None, description="Source address.")
+    src_port: int | None = Field(default=None, ge=0, le=65535, description="Source port.")
+    dst_ip: str | None = Field(default=None, description="Destination address.")
+    dst_port: int | None = Field(default=None, ge=0, le=65535, description="Destination port.")
+    protocol: str | None = Field(default=None, description="Transport protocol, by IANA number or by name.")
+    flow_id: str | None = Field(default=None, description="The producer's own id of the flow.")
+
+
+class Reason(_Contract):
+    """One feature that spoke for the alert."""
+
+    feature: str = Field(description="Name of the feature.")
+    value: float | str | None = Field(description="Its value in this flow; null when it was missing.")
+    unit: str = Field(default="", description="Unit of the value.")
+    benign_low: float | None = Field(default=None, description="1st percentile of benign training flows.")
+    benign_high: float | None = Field(default=None, description="99th percentile of benign training flows.")
+    benign_share: float | None = Field(
+        default=None, ge=0, le=1, description="Share of benign training flows with this category."
+    )
+    weight: float = Field(ge=0, description="How much it spoke for the alert, relative to the other reasons.")
+
+
+class BundleRef(_Contract):
+    """Which detector judged."""
+
+    name: str = Field(description="Name of the bundle.")
+    version: str = Field(description="Version of the bundle.")
+    hash: str = Field(description="sha256 of its model.onnx.")
+
+
+class Alert(_Contract):
+    """One flow judged an attack. The message key is the alert's id."""
+
+    id: str = Field(pattern=r"^.+-\d+-\d+$", description="topic-partition-offset of the flow record: unique, and stable.")
+    event_time: datetime = Field(description="When the flow was: its own timestamp (UTC assumed), else the record's.")
+    detection_time: datetime = Field(description="When it was judged.")
+    score: float = Field(ge=0, le=1, description="Probability of an attack.")
+    threshold: float = Field(ge=0, le=1, description="Score from which a flow is an alert.")
+    severity: Severity = Field(description="How sure, in four steps.")
+    family: str = Field(description="Most probable attack family.")
+    family_probability: float = Field(ge=0, le=1, description="Its probability among the attack families.")
+    techniques: tuple[str, ...] = Field(default=(), description="MITRE ATT&CK technique ids of the family.")
+    flow: FlowRef = Field(description="The flow's addresses, ports and protocol.")
+    reasons: tuple[Reason, ...] = Field(description="The features that spoke most for it, strongest first.")
+    bundle: BundleRef = Field(description="The detector that judged.")
+    schema_version: str = Field(default="1", description="Version of this contract.")

@@ -1,0 +1,73 @@
+"""Why a record could not be used, and the form in which it is set aside."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["HEADER_PREFIX", "DeadLetter", "Reason", "Reject"]
+
+HEADER_PREFIX = "flowsentry-"
+
+
+class Reason(StrEnum):
+    """Why a record is a dead letter; also the `reason` label of the metric and the column of `--rejects`."""
+
+    EMPTY = "empty"
+    NOT_JSON = "not_json"
+    NOT_AN_OBJECT = "not_an_object"
+    WRONG_TYPE = "wrong_type"
+    OUT_OF_RANGE = "out_of_range"
+    DUPLICATE_FIELD = "duplicate_field"
+    NO_KNOWN_FIELD = "no_known_field"
+    TOO_FEW_FEATURES = "too_few_features"
+    MALFORMED_ROW = "malformed_row"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One record of a batch that cannot be scored. `row` is its position in the batch or its data row in the file."""
+
+    row: int
+    reason: Reason
+    detail: str
+    field: str = ""
+    value: str = ""
+
+
+class DeadLetter(BaseModel):
+    """The headers of a dead letter. Its key, value and own headers are the source record's, byte for byte.
+
+    On the wire each field is one header, its name prefixed with `flowsentry-`, its value UTF-8 text.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: Reason = Field(description="Why the record could not be used.")
+    detail: str = Field(description="The reason in words: what was wrong and what is expected.")
+    field: str = Field(default="", description="The field at fault, empty where it is the record as a whole.")
+    value: str = Field(default="", max_length=200, description="The field's value as JSON, shortened to 200 characters.")
+    topic: str = Field(description="Topic that the record came from.")
+    partition: int = Field(ge=0, description="Partition that the record came from.")
+    offset: int = Field(ge=0, description="Offset of the record there.")
+    schema_version: str = Field(default="1", description="Version of this contract.")
+
+    def to_headers(self) -> list[tuple[str, bytes]]:
+        """The headers to add to the source record's own."""
+        return [(HEADER_PREFIX + name, str(value).encode()) for name, value in self.model_dump(mode="json").items()]
+
+    @classmethod
+    def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> "DeadLetter":
+        """Read back what `to_headers` wrote; where a header is repeated the last one, ours, counts.
+
+        Raises:
+            pydantic.ValidationError: the headers are not those of a dead letter.
+        """
+        return cls.model_validate(
+            {
+                name.removeprefix(HEADER_PREFIX): value.decode()
+                for name, value in headers
+                if name.startswith(HEADER_PREFIX) and value is not None
+            }
+        )

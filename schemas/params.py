@@ -1,0 +1,233 @@
+"""The one source of truth for every setting: option > environment (`FLOWSENTRY_…`) > params.yaml > default.
+
+Environment names join section and field with two underscores: `FLOWSENTRY_TRAIN__LEARNING_RATE=0.001`;
+`FLOWSENTRY_KAFKA='{"security.protocol": "SSL"}'` takes JSON.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.errors import ParamsError
+
+__all__ = ["DataParams", "ExportParams", "Params", "StreamParams", "TrackingParams", "TrainParams", "load_params"]
+
+ENV_PREFIX = "FLOWSENTRY_"
+DEFAULT_FILE = Path("params.yaml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataParams(_Section):
+    """What is learnt from."""
+
+    dataset: Literal["cicids2017", "cicids2017-improved", "unsw-nb15"] = Field(
+        "cicids2017-improved", description="Which data set's columns and labels the files have."
+    )
+    validation_share: float = Field(
+        0.1, gt=0, lt=0.5, description="Share of rows for early stopping, thresholds and calibration."
+    )
+    test_share: float = Field(0.2, ge=0, lt=0.8, description="Share of rows that nothing is chosen on.")
+    balanced_rows: int | None = Field(
+        None, ge=2, description="Keep this many rows, half benign, half attacks; null keeps all rows as they are."
+    )
+    n_quantiles: int = Field(128, ge=2, le=4096, description="Points of the map from raw values to a normal shape.")
+    seed: int = Field(7, ge=0, description="Seed of splits, weights, order and masks.")
+
+
+class TrainParams(_Section):
+    """How the FT-Transformer is built and trained."""
+
+    d_model: int = Field(128, ge=8, description="Width of a token.")
+    n_heads: int = Field(8, ge=1, description="Attention heads; divides d_model.")
+    n_layers: int = Field(4, ge=1, description="Transformer blocks.")
+    d_feedforward: int = Field(512, ge=8, description="Width of a block's feed-forward part.")
+    batch_size: int = Field(256, ge=1, description="Rows of one optimizer step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of the one-cycle schedule.")
+    weight_decay: float = Field(0.03, ge=0, description="AdamW decay; biases, norms and tokens are spared.")
+    epochs_pretrain: int = Field(1, ge=0, description="Passes over the training rows with masked features, no labels.")
+    epochs_finetune: int = Field(6, ge=1, description="Passes over the training rows with labels.")
+    pretrain_mask_share: float = Field(0.3, gt=0, lt=1, description="Share of a row's tokens to hide and reconstruct.")
+    finetune_mask_share: float = Field(
+        0.1, ge=0, lt=1, description="Share of tokens hidden while finetuning, so that missing features do no harm."
+    )
+    family_loss_weight: float = Field(0.3, ge=0, description="Weight of the attack-family loss beside the attack loss.")
+    average_decay: float = Field(0.99, ge=0, lt=1, description="Decay of the moving average of weights that is kept.")
+    checkpoint_every_s: float = Field(60, gt=0, description="Seconds between checkpoints, besides one per epoch.")
+    threads: int | None = Field(None, ge=1, description="Torch threads; null takes every core.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "TrainParams":
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model ({self.d_model}) must be a multiple of n_heads ({self.n_heads})")
+        return self
+
+
+class ExportParams(_Section):
+    """What a bundle carries besides the model."""
+
+    target_fprs: tuple[float, ...] = Field(
+        (0.0001, 0.001, 0.005, 0.01, 0.05),
+        description="False-positive rates for which the bundle holds a threshold, chosen on validation rows.",
+    )
+    version: str = Field("0.1.0", min_length=1, description="Version written into the bundle.")
+
+    @model_validator(mode="after")
+    def _rates_are_shares(self) -> "ExportParams":
+        for rate in self.target_fprs:
+            if not 0 < rate < 1:
+                raise ValueError(f"target_fprs: {rate} is not between 0 and 1")
+        return self
+
+
+class StreamParams(_Section):
+    """How the service consumes, scores and publishes."""
+
+    bundle: Path = Field(Path("bundles/cicids2017-improved"), description="Directory of the detector bundle.")
+    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="Kafka brokers, host:port,…")
+    input: str = Field("flows", min_length=1, description="Topic of flow records.")
+    alerts: str = Field("alerts", min_length=1, description="Topic of alerts.")
+    dead_letters: str = Field("flows.dead", min_length=1, description="Topic of records that could not be used.")
+    group: str = Field("flowsentry", min_length=1, description="Consumer group; also the stem of the transactional id.")
+    instance: str | None = Field(
+        None, description="Name of this instance in transactional ids, stable over restarts; null takes the host's name."
+    )
+    workers: int = Field(1, ge=1, le=64, description="Worker processes that share the partitions.")
+    batch_size: int = Field(512, ge=1, le=16384, description="Most records of one batch, and of one transaction.")
+    max_wait_ms: int = Field(20, ge=1, le=60_000, description="Longest wait for a batch to fill, in ms.")
+    target_fpr: float = Field(0.01, gt=0, lt=1, description="Which of the bundle's thresholds decides.")
+    threshold: float | None = Field(None, ge=0, le=1, description="A threshold of one's own; overrides target_fpr.")
+    min_feature_coverage: float = Field(
+        0.5, ge=0, le=1, description="Least share of features with a value; below it a record is a dead letter."
+    )
+    delivery: Literal["exactly-once", "at-least-once"] = Field("exactly-once", description="Delivery guarantee.")
+    create_topics: bool = Field(False, description="Make topics that do not exist instead of waiting for them.")
+    metrics_host: str = Field("127.0.0.1", description="Address that /metrics listens on.")
+    metrics_port: int = Field(9108, ge=0, le=65535, description="Port of /metrics; 0 takes a free one.")
+
+
+class TrackingParams(_Section):
+    """Where experiments are recorded."""
+
+    mlflow_uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking URI; a local SQLite file by default.")
+
+
+class Params(_Section):
+    """params.yaml, whole."""
+
+    data: DataParams = Field(default_factory=DataParams)
+    train: TrainParams = Field(default_factory=TrainParams)
+    export: ExportParams = Field(default_factory=ExportParams)
+    stream: StreamParams = Field(default_factory=StreamParams)
+    tracking: TrackingParams = Field(default_factory=TrackingParams)
+    kafka: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="librdkafka properties for every client, for example security.protocol."
+    )
+
+
+def load_params(
+    options: Mapping[str, object] | None = None,
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Params:
+    """Read params.yaml (or `file`), lay the environment over it and `options` ({"train.d_model": 64, …}) on top.
+
+    A `None` among the options is one that was not given. params.yaml need not exist; a `file` that is named must.
+
+    Raises:
+        ParamsError: a wrong key or value; the message names it, where it came from and what is allowed.
+    """
+    merged: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    path = file or DEFAULT_FILE
+    if file is not None or path.exists():
+        _overlay(merged, sources, _flat(_read_yaml(path)), str(path))
+    _overlay(merged, sources, _from_environment(os.environ if environment is None else environment), "environment")
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    _overlay(merged, sources, given, "option")
+    try:
+        return Params.model_validate(merged)
+    except ValidationError as error:
+        raise ParamsError("\n".join(_explain(problem, sources) for problem in error.errors())) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ParamsError(f"{path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: not YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: expected sections ({', '.join(Params.model_fields)}), got {content!r}")
+    return content
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, object]:
+    """{"train": {"d_model": 1}} → {"train.d_model": 1}; `kafka` and what is no section stay as they are."""
+    flat: dict[str, object] = {}
+    for section, values in content.items():
+        if isinstance(values, dict) and section != "kafka":
+            flat.update({f"{section}.{key}": value for key, value in values.items()})
+        elif not (values is None and section in Params.model_fields):
+            flat[str(section)] = values
+    return flat
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in environment.items():
+        if not name.startswith(ENV_PREFIX) or name.startswith(ENV_PREFIX + "TEST_"):
+            continue
+        key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+        if key.partition(".")[0] not in Params.model_fields:
+            raise ParamsError(f"environment {name}: no such setting; {_allowed('', key)}")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key] = value
+    return found
+
+
+def _overlay(merged: dict[str, Any], sources: dict[str, str], values: Mapping[str, object], source: str) -> None:
+    for key, value in values.items():
+        sources[key] = source
+        section, _, name = key.partition(".")
+        if not name:
+            merged[section] = value
+        else:
+            place = merged.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ParamsError(f"{source} {key}: {section} is {place!r}, expected a section")
+            place[name] = value
+
+
+def _explain(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    place = [str(part) for part in problem["loc"]]
+    key = ".".join(place)
+    source = next((sources[name] for name in (key, ".".join(place[:2]), place[0]) if name in sources), "default")
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: {key}: no such setting; {_allowed('.'.join(place[:-1]), place[-1])}"
+    return f"{source}: {key} = {problem['input']!r}: {problem['msg']}"
+
+
+def _allowed(section: str, wrong: str) -> str:
+    names: Iterable[str] = Params.model_fields
+    field = Params.model_fields.get(section)
+    if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        names = field.annotation.model_fields
+    close = difflib.get_close_matches(wrong, list(names), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}allowed: {', '.join(names)}"
+

@@ -1,0 +1,282 @@
+"""Kafka message values → feature columns and rejects: many records at once, where that is proven to be right.
+
+`RecordReader` says what a record means. Polars reads a whole batch much faster, but it passes over what it was not asked
+for. So a row of its table is taken only when every member of the object is known to be in it, and all other records go
+to the reader: what becomes of a record never depends on the batch that it comes in.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from polars.exceptions import PanicException, PolarsError
+
+from export.cells import FLOAT32_MAX, category_name, is_missing
+from export.coverage import check_coverage
+from schemas.dead_letter import Reject
+from schemas.flow import FlowSchema, Kind
+from stream.record import LONGEST_KEY, Record, RecordError, RecordReader, read_metadata
+
+__all__ = ["Decoded", "Decoder", "decode_slow", "read_metadata"]
+
+MAX_DIALECTS = 8
+MAX_IGNORED_KEYS = 40  # of one dialect
+MAX_CATEGORIES = 1024
+LONGEST_CATEGORY = 64
+FEW = 8  # one by one, so many records take no longer than a table
+RETRIES = 4  # of reading what is left of a batch, after something was learnt
+
+_UNCERTAIN = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The usable records of a batch as columns, and the others as rejects; every position is in one of the two.
+
+    `rows`: int64[n], positions in the batch, ascending. `columns`: every feature of the schema, in its order, float64[n]
+    (NaN = missing) or object[n] of str (None = missing). `rejects`: by position, ascending.
+    """
+
+    rows: np.ndarray
+    columns: dict[str, np.ndarray]
+    rejects: list[Reject]
+
+
+class Decoder:
+    """Decodes batches of one schema. It remembers dialects and categories, both bounded, and for speed alone."""
+
+    def __init__(self, schema: FlowSchema, *, min_feature_coverage: float) -> None:
+        self._schema = schema
+        self._min_feature_coverage = min_feature_coverage
+        self._reader = RecordReader(schema)
+        self._dialects: list[_Dialect] = []
+        self._categories = _Categories()
+
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """N message values, each to be a JSON object, → the feature columns of those that can be scored."""
+        batch = _Batch(self._schema, values)
+        pending = [row for row, value in enumerate(values) if _is_plain(value)]
+        slow = set(range(len(values))).difference(pending)
+        self._dialects.sort(key=lambda dialect: -dialect.hits)
+        for dialect in self._dialects:
+            dialect.hits //= 2
+            pending = self._read_many(batch, dialect, pending, slow)
+        retries = RETRIES
+        while pending:
+            record = batch.read_one(self._reader, pending.pop())
+            learner = self._learn(record) if record else None
+            if learner and retries:
+                pending = self._read_many(batch, learner, pending, slow)
+                retries -= 1
+        for row in slow:
+            batch.read_one(self._reader, row)
+        return batch.finish(self._min_feature_coverage)
+
+    def _learn(self, record: Record) -> "_Dialect | None":
+        """The dialect that knows more now than before, if any does."""
+        fitting = next((dialect for dialect in self._dialects if dialect.fits(record)), None)
+        if fitting is None:
+            fitting = _Dialect()
+            if len(self._dialects) == MAX_DIALECTS:
+                self._dialects.remove(min(self._dialects, key=lambda dialect: dialect.hits))
+            self._dialects.append(fitting)
+        return fitting if fitting.learn(record) else None
+
+    def _read_many(self, batch: "_Batch", dialect: "_Dialect", rows: list[int], slow: set[int]) -> list[int]:
+        """Take the rows that this dialect proves. The others come back, but those no table can hold go to `slow`."""
+        if len(rows) <= FEW:
+            return rows
+        texts = [batch.values[row] or b"" for row in rows]
+        lines = b"\n".join(texts)
+        table = _read_table(lines, len(rows), dialect)
+        if table is None:
+            if len(rows) <= 2 * FEW:
+                slow.update(rows)
+                return []
+            middle = len(rows) // 2
+            first = self._read_many(batch, dialect, rows[:middle], slow)
+            return first + self._read_many(batch, dialect, rows[middle:], slow)
+        proven = _is_whole(table, lines)
+        if not proven.all():
+            proven |= _is_whole_but_for_nulls(texts, dialect, ~proven)
+        columns = self._columns_of(table, dialect, proven)
+        dialect.hits += batch.take(np.array(rows), columns, proven)
+        return [row for row, known in zip(rows, proven.tolist(), strict=True) if not known]
+
+    def _columns_of(self, table: pl.DataFrame, dialect: "_Dialect", proven: np.ndarray) -> dict[str, np.ndarray]:
+        """The features in a table; a row of which a value is for the reader to judge is `proven` no longer."""
+        columns: dict[str, np.ndarray] = {}
+        for feature in self._schema.features:
+            key = dialect.spellings.get(feature.name)
+            if key is None:
+                continue
+            if feature.kind is Kind.NUMERIC:
+                columns[feature.name] = table[key].to_numpy() + 0.0  # -0 is 0
+                proven &= ~(np.abs(columns[feature.name]) > FLOAT32_MAX)
+            else:
+                names = [self._categories[text] for text in table[key].to_list()]
+                columns[feature.name] = np.array(names, dtype=object)
+                proven &= columns[feature.name] != _UNCERTAIN
+        return columns
+
+
+def decode_slow(values: Sequence[bytes | None], schema: FlowSchema, *, min_feature_coverage: float) -> Decoded:
+    """The same as `Decoder.decode`, record by record: what tests hold the fast way against."""
+    batch, reader = _Batch(schema, values), RecordReader(schema)
+    for row in range(len(values)):
+        batch.read_one(reader, row)
+    return batch.finish(min_feature_coverage)
+
+
+class _Batch:
+    """What is known so far of N records."""
+
+    def __init__(self, schema: FlowSchema, values: Sequence[bytes | None]) -> None:
+        self.values = values
+        self._schema = schema
+        self._numbers = {feature.name: np.full(len(values), math.nan) for feature in schema.numeric}
+        self._categories = {feature.name: np.full(len(values), None, dtype=object) for feature in schema.categorical}
+        self._rejects: dict[int, Reject] = {}
+
+    def read_one(self, reader: RecordReader, row: int) -> Record | None:
+        """Have one record read, into the columns or the rejects."""
+        try:
+            record = reader.read(self.values[row])
+        except RecordError as error:
+            self._rejects[row] = error.reject(row)
+            return None
+        for name, number in record.numbers.items():
+            self._numbers[name][row] = number
+        for name, category in record.categories.items():
+            self._categories[name][row] = category
+        return record
+
+    def take(self, rows: np.ndarray, columns: dict[str, np.ndarray], proven: np.ndarray) -> int:
+        """Take over what is `proven` (bool[n]) of the columns of `rows` (int64[n]); how many rows that is."""
+        for name, column in columns.items():
+            (self._numbers if name in self._numbers else self._categories)[name][rows[proven]] = column[proven]
+        return int(np.count_nonzero(proven))
+
+    def finish(self, min_feature_coverage: float) -> Decoded:
+        """Fill in what follows from other features, and refuse records with too few."""
+        rows = np.delete(np.arange(len(self.values), dtype=np.int64), list(self._rejects))
+        both = {**self._numbers, **self._categories}
+        columns = {name: both[name][rows] for name in self._schema.names}
+        with np.errstate(over="ignore"):
+            self._schema.derive(columns)
+        for name in (derivation.name for derivation in self._schema.derivations):
+            columns[name] = np.where(np.abs(columns[name]) > FLOAT32_MAX, math.nan, columns[name])
+        usable = np.ones(len(rows), dtype=bool)
+        for index, (reason, detail) in check_coverage(columns, len(rows), self._schema, min_feature_coverage):
+            row = int(rows[index])
+            self._rejects[row] = Reject(row, reason, detail)
+            usable[index] = False
+        if not usable.all():
+            rows, columns = rows[usable], {name: column[usable] for name, column in columns.items()}
+        return Decoded(rows, columns, [self._rejects[row] for row in sorted(self._rejects)])
+
+
+@dataclass(slots=True)
+class _Dialect:
+    """Keys that records use together, at most one for a feature. `hits`: rows read by it, older batches fading."""
+
+    spellings: dict[str, str] = field(default_factory=dict)
+    ignored: set[str] = field(default_factory=set)
+    columns: dict[str, type[pl.DataType]] = field(default_factory=dict)
+    hits: int = 0
+
+    def fits(self, record: Record) -> bool:
+        return all(self.spellings.get(name, key) == key for name, key in record.spellings.items())
+
+    def learn(self, record: Record) -> bool:
+        """Take in a record's keys, as far as there is room; whether one was new."""
+        known = len(self.columns)
+        for name, key in record.spellings.items():
+            if len(key) <= LONGEST_KEY:
+                self.spellings[name] = key
+                self.columns[key] = pl.Float64 if name in record.numbers else pl.String
+        for key in record.ignored:
+            if len(key) <= LONGEST_KEY and len(self.ignored) < MAX_IGNORED_KEYS:
+                self.ignored.add(key)
+                self.columns[key] = pl.String
+        return len(self.columns) > known
+
+
+def _is_plain(value: bytes | None) -> bool:
+    """Whether a record can stand in a table: one line, one brace, and neither arrays nor escapes."""
+    return (
+        value is not None and value.rfind(b"{") == 0 and b"\n" not in value and b"[" not in value and b"\\" not in value
+    )
+
+
+def _read_table(lines: bytes, height: int, dialect: _Dialect) -> pl.DataFrame | None:
+    """Plain records → a table, a row each; None if one of them is not JSON or a value does not fit its column.
+
+    As to what JSON is, polars is as strict as the reader; it also refuses some numbers that the reader can read. A
+    key that is not in the dialect is passed over, of a repeated key the first counts, and a String column takes anything.
+    """
+    try:
+        table = pl.read_ndjson(lines, schema=dialect.columns)
+    except (PolarsError, PanicException):
+        return None
+    return table if table.height == height else None
+
+
+def _is_whole(table: pl.DataFrame, lines: bytes) -> np.ndarray:
+    """Which rows are proven to hold all of their record: bool[n].
+
+    A plain object of m members has m - 1 commas, or more if there are some in its strings, and a row has at most m
+    values. As many values as commas and one can only mean that no member is unknown, null or repeated.
+    """
+    values = np.zeros(table.height, dtype=np.int64)
+    for column in table:
+        nulls = column.null_count()
+        if nulls < table.height:
+            values += column.is_not_null().to_numpy() if nulls else 1
+    characters = np.frombuffer(lines, dtype=np.uint8)
+    is_comma = characters == ord(",")
+    if np.count_nonzero(is_comma) + table.height == values.sum():
+        return np.ones(table.height, dtype=bool)
+    ends = np.append(np.flatnonzero(characters == ord("\n")), len(lines))
+    members = 1 + np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0)
+    if (members > values).any():
+        for column in table.select(pl.col(pl.String)):
+            members -= column.str.count_matches(",", literal=True).fill_null(0).to_numpy().astype(np.int64)
+    whole: np.ndarray = members == values
+    return whole
+
+
+def _is_whole_but_for_nulls(texts: list[bytes], dialect: _Dialect, among: np.ndarray) -> np.ndarray:
+    """Which records `among` these (bool[n]) are proven to be all in the table but for what is null: bool[n].
+
+    They would be, were each null a number.
+    """
+    proven = np.zeros(len(texts), dtype=bool)
+    rows = [row for row in np.flatnonzero(among).tolist() if b"null" in texts[row]]
+    lines = b"\n".join([texts[row] for row in rows]).replace(b'":null', b'":1').replace(b'": null', b'": 1')
+    table = _read_table(lines, len(rows), dialect) if rows else None
+    if table is not None:
+        proven[rows] = _is_whole(table, lines)
+    return proven
+
+
+class _Categories(dict[str | None, object]):
+    """Text in a categorical column → category name, None for missing, or `_UNCERTAIN`: where it matters whether the
+    record has a string, a number or a boolean, the text no longer tells."""
+
+    def __missing__(self, text: str | None) -> object:
+        name = None if text is None else _category_of(text)
+        if len(self) < MAX_CATEGORIES and (text is None or len(text) <= LONGEST_CATEGORY):
+            self[text] = name
+        return name
+
+
+def _category_of(text: str) -> object:
+    name = None if is_missing(text) else category_name(text)
+    try:
+        number = float(text)
+    except ValueError:
+        return _UNCERTAIN if text in ("true", "false") else name
+    return name if abs(number) <= FLOAT32_MAX and name == category_name(number + 0.0) else _UNCERTAIN

@@ -1,0 +1,118 @@
+"""Scores → alerts, and rejects → dead letters: what will be published for a batch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from export.detector import Detector, Scores, Spoken
+from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity
+from schemas.dead_letter import DeadLetter, Reject
+from stream.decode import Decoded, read_metadata
+from stream.source import Batch, Record
+from stream.times import parse_time
+
+__all__ = ["Policy", "dead_letter", "detect"]
+
+_LONGEST_VALUE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """From which score a flow is an alert."""
+
+    threshold: float
+
+
+def detect(batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy) -> list[tuple[Record, Alert]]:
+    """The alerts of a batch, each with the record that it is about, in the batch's order."""
+    now = datetime.now(UTC)
+    bundle = BundleRef(
+        name=detector.manifest.name, version=detector.manifest.version, hash=detector.manifest.hash
+    )
+    alerts = []
+    for row in np.flatnonzero(scores.score >= policy.threshold).tolist():
+        record = batch.records[int(decoded.rows[row])]
+        alerts.append((record, _alert(record, row, decoded, scores, detector, policy, bundle, now)))
+    return alerts
+
+
+def _alert(
+    record: Record,
+    row: int,
+    decoded: Decoded,
+    scores: Scores,
+    detector: Detector,
+    policy: Policy,
+    bundle: BundleRef,
+    now: datetime,
+) -> Alert:
+    metadata = read_metadata(record.value or b"", detector.schema)
+    family = detector.schema.family_by_name[detector.manifest.families[int(scores.family[row])]]
+    score = float(scores.score[row])
+    return Alert(
+        id=record.id,
+        event_time=parse_time(metadata.get("timestamp", "")) or record.time,
+        detection_time=now,
+        score=score,
+        threshold=policy.threshold,
+        severity=Severity(detector.severity(score)),
+        family=family.name,
+        family_probability=min(1.0, float(scores.family_probability[row])),
+        techniques=family.techniques,
+        flow=_flow(metadata, decoded.columns, row),
+        reasons=tuple(_reason(spoken) for spoken in detector.reasons(decoded.columns, scores, row)),
+        bundle=bundle,
+    )
+
+
+def dead_letter(record: Record, reject: Reject) -> DeadLetter:
+    """The headers under which a record is set aside."""
+    return DeadLetter(
+        reason=reject.reason,
+        detail=reject.detail,
+        field=reject.field,
+        value=reject.value[:_LONGEST_VALUE],
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+    )
+
+
+def _flow(metadata: Mapping[str, str], columns: Mapping[str, np.ndarray], row: int) -> FlowRef:
+    protocol = metadata.get("protocol")
+    for feature in ("protocol", "proto"):
+        if feature in columns and columns[feature][row] is not None:
+            protocol = str(columns[feature][row])
+    return FlowRef(
+        src_ip=metadata.get("src_ip"),
+        src_port=_port(metadata.get("src_port")),
+        dst_ip=metadata.get("dst_ip"),
+        dst_port=_port(metadata.get("dst_port")),
+        protocol=protocol,
+        flow_id=metadata.get("flow_id") or metadata.get("id"),
+    )
+
+
+def _port(text: str | None) -> int | None:
+    """A port in any spelling that the releases have: `443`, `443.0`, `0x01bb`; None for anything else."""
+    if text is None:
+        return None
+    try:
+        port = int(text.removesuffix(".0"), 0)
+    except ValueError:
+        return None
+    return port if 0 <= port <= 65535 else None
+
+
+def _reason(spoken: Spoken) -> Reason:
+    return Reason(
+        feature=spoken.feature.name,
+        value=spoken.value,
+        unit=spoken.feature.unit,
+        benign_low=spoken.feature.benign_low,
+        benign_high=spoken.feature.benign_high,
+        benign_share=spoken.benign_share,
+        weight=round(spoken.weight, 4),
+    )

@@ -1,0 +1,145 @@
+"""Where flow records come from: batches of records out of a Kafka consumer group."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from schemas.errors import FlowsentryError
+
+__all__ = ["Batch", "Record", "Source"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One flow record as it stands on the topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.topic}-{self.partition}-{self.offset}"
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records in the order of their partitions."""
+
+    records: Sequence[Record]
+
+    @cached_property
+    def values(self) -> list[bytes | None]:
+        return [record.value for record in self.records]
+
+    @cached_property
+    def next_offsets(self) -> list[TopicPartition]:
+        """Where to go on once this batch is done: the one place that adds 1 to an offset."""
+        last = {(record.topic, record.partition): record.offset for record in self.records}
+        return [TopicPartition(topic, partition, offset + 1) for (topic, partition), offset in last.items()]
+
+    @cached_property
+    def first_offsets(self) -> list[TopicPartition]:
+        """Where this batch began."""
+        first: dict[tuple[str, int], int] = {}
+        for record in self.records:
+            first.setdefault((record.topic, record.partition), record.offset)
+        return [TopicPartition(topic, partition, offset) for (topic, partition), offset in first.items()]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+class Source:
+    """A member of the consumer group. Offsets are committed by the sink, never here."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        topic: str,
+        *,
+        batch_size: int,
+        max_wait_s: float,
+        on_assigned: Callable[[list[TopicPartition]], None] | None = None,
+    ) -> None:
+        self.consumer = consumer
+        self._batch_size = batch_size
+        self._max_wait_s = max_wait_s
+        self._on_assigned = on_assigned
+        consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def poll(self) -> Batch:
+        """Up to `batch_size` records, or what has come within `max_wait_s`; the batch may be empty.
+
+        Raises:
+            FlowsentryError: the broker refuses (no such topic, not authorised).
+        """
+        messages = self.consumer.consume(self._batch_size, self._max_wait_s)
+        return Batch([record for message in messages if (record := _record(message)) is not None])
+
+    def rewind(self, batch: Batch) -> None:
+        """Go back to the beginning of a batch whose transaction was aborted."""
+        assigned = {(partition.topic, partition.partition) for partition in self.consumer.assignment()}
+        for place in batch.first_offsets:
+            if (place.topic, place.partition) in assigned:
+                self.consumer.seek(place)
+
+    def lags(self) -> dict[int, int]:
+        """Records of each assigned partition that are still to come, as far as the client knows."""
+        lags = {}
+        for position in self.consumer.position(self.consumer.assignment()):
+            _, high = self.consumer.get_watermark_offsets(position, cached=True)
+            if high >= 0 and position.offset >= 0:
+                lags[position.partition] = max(0, high - position.offset)
+        return lags
+
+    def close(self) -> None:
+        """Leave the group."""
+        self.consumer.close()
+
+    # The loop polls only between batches, each committed before the next: there is nothing to drain on revoke.
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        log.info("partitions assigned", partitions=[partition.partition for partition in partitions])
+        if self._on_assigned is not None:
+            self._on_assigned(partitions)
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        log.info("partitions revoked", partitions=[partition.partition for partition in partitions])
+
+    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("partitions lost", partitions=[partition.partition for partition in partitions])
+
+
+def _record(message: Message) -> Record | None:
+    error = message.error()
+    if error is not None:
+        if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+            raise FlowsentryError(f"the broker refuses: {error.str()}")
+        if error.fatal():
+            raise KafkaException(error)
+        log.warning("consumer", error=error.str())
+        return None
+    _, timestamp_ms = message.timestamp()
+    return Record(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),
+        timestamp_ms=timestamp_ms,
+    )

@@ -1,0 +1,88 @@
+"""`python -m trainer`: CSV files → a trained FT-Transformer."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.cli import add_common, common_options, run_command
+from schemas.datasets import SCHEMAS
+from schemas.params import load_params
+
+__all__ = ["main", "parser"]
+
+_EXAMPLES = """examples:
+  python -m trainer prepare  --dataset unsw-nb15 --data flows/
+  python -m trainer pretrain --dataset unsw-nb15
+  python -m trainer finetune --dataset unsw-nb15 --set train.epochs_finetune=12
+  python -m export  build    --dataset unsw-nb15
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, whole."""
+    top = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Turn labelled flow CSVs into a trained FT-Transformer: prepare, then pretrain, then finetune.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in (
+        ("prepare", "read, clean and split a data set's CSVs; fit the preprocessor on the training rows"),
+        ("pretrain", "masked feature modelling: hide features, reconstruct them; no labels"),
+        ("finetune", "train the attack head and the attack-family head, and report validation and test figures"),
+    ):
+        command = commands.add_parser(name, help=text, description=text, epilog=_EXAMPLES,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        add_common(command)
+        command.add_argument("--dataset", choices=SCHEMAS, help="data set whose columns the files have")
+        command.add_argument(
+            "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where artefacts go (default: runs)"
+        )
+        if name == "prepare":
+            command.add_argument(
+                "--data", type=Path, required=True, nargs="+", metavar="PATH",
+                help="CSV files, gzipped or not, or directories of them",
+            )  # fmt: skip
+            command.add_argument(
+                "--out", type=Path, metavar="DIR", help="write here instead of RUNS/DATASET/prepared"
+            )
+            command.add_argument(
+                "--exclude", type=Path, nargs="*", default=[], metavar="FILE",
+                help="CSVs whose rows must not be trained on, such as the demo's sample: they join the test rows",
+            )  # fmt: skip
+    return top
+
+
+def _csv_files(paths: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(path.glob("*.csv")) + sorted(path.glob("*.csv.gz")) if path.is_dir() else [path]
+    return found
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    params = load_params({**common_options(arguments), "data.dataset": arguments.dataset}, file=arguments.params)
+    # Heavy imports after the arguments are known to be right, so that --help and mistakes answer at once.
+    from trainer import commands
+    from trainer.prepare import prepare
+
+    directory = commands.run_directory(params, arguments.runs)
+    if arguments.command == "prepare":
+        out = arguments.out or directory / "prepared"
+        prepare(_csv_files(arguments.data), params.data, out, exclude=arguments.exclude)
+    elif arguments.command == "pretrain":
+        commands.pretrain(params, directory)
+    else:
+        commands.finetune(params, directory)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    return run_command(lambda: _run(parser().parse_args(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

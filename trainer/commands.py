@@ -1,0 +1,111 @@
+"""The trainer's commands, each a function of params and paths."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from schemas.params import Params
+from export.metrics import summarize
+from trainer.freezing import freeze
+from trainer.prepare import Prepared, load_prepared
+from export.progress import console
+from trainer.model import TabularExpert
+from trainer.stages import finetune_stage, model_inputs, new_model, predict, pretrain_stage
+from trainer.tracking import tracked_run
+from trainer.training import load_checkpoint, train
+
+__all__ = ["finetune", "pretrain", "run_directory"]
+
+
+def run_directory(params: Params, root: Path) -> Path:
+    """Where a data set's training artefacts lie."""
+    return root / params.data.dataset
+
+
+def _device(params: Params) -> torch.device:
+    if params.train.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(params.train.device)
+
+
+def _start(params: Params, directory: Path) -> tuple[Prepared, torch.device]:
+    if params.train.threads is not None:
+        torch.set_num_threads(params.train.threads)
+    torch.manual_seed(params.data.seed)
+    return load_prepared(directory / "prepared"), _device(params)
+
+
+def _training(params: Params, model: TabularExpert, best: dict[str, float]) -> dict[str, object]:
+    """What the bundle will say of how it was trained."""
+    return {
+        "params": params.train.model_dump(mode="json"),
+        "seed": params.data.seed,
+        "best_epoch": best,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters_backbone": sum(parameter.numel() for parameter in model.backbone.parameters()),
+    }
+
+
+def pretrain(params: Params, directory: Path) -> Path:
+    """Masked feature modelling on the training rows; writes `pretrain.pt`."""
+    prepared, device = _start(params, directory)
+    model = new_model(prepared, params.train)
+    rows = model_inputs(prepared, prepared.rows("train"), model)
+    validation = model_inputs(prepared, prepared.rows("validation"), model)
+    path = directory / "pretrain.pt"
+    with tracked_run(params, "pretrain", directory / "prepared") as run:
+        train(
+            model,
+            rows,
+            pretrain_stage(params.train, validation, params.data.seed),
+            params.train,
+            path=path,
+            schema_hash=prepared.schema.fingerprint(),
+            seed=params.data.seed,
+            device=device,
+            tracker=run,
+        )
+    return path
+
+
+def finetune(params: Params, directory: Path) -> Path:
+    """Both heads on the training rows, from `pretrain.pt` if the params ask for pretraining; writes `finetune.pt`."""
+    prepared, device = _start(params, directory)
+    model = new_model(prepared, params.train)
+    schema_hash = prepared.schema.fingerprint()
+    if params.train.epochs_pretrain:
+        model.load_state_dict(load_checkpoint(directory / "pretrain.pt", schema_hash=schema_hash)["weights"])
+    rows = model_inputs(prepared, prepared.rows("train"), model)
+    validation = model_inputs(prepared, prepared.rows("validation"), model)
+    path = directory / "finetune.pt"
+    with tracked_run(params, "finetune", directory / "prepared") as run:
+        best = train(
+            model,
+            rows,
+            finetune_stage(params.train, validation),
+            params.train,
+            path=path,
+            schema_hash=schema_hash,
+            seed=params.data.seed,
+            device=device,
+            tracker=run,
+        )
+        metrics = {}
+        for name in ("validation", "test"):
+            chosen = prepared.rows(name)
+            if len(chosen):
+                inputs = model_inputs(prepared, chosen, model)
+                scores, families = predict(model.eval(), inputs)
+                metrics[name] = summarize(inputs.y.numpy(), scores, families, inputs.family.numpy())
+                run.log_metrics({f"{name}.{key}".replace("%", "pct"): value for key, value in metrics[name].items()}, 0)
+        report = directory / "metrics.json"
+        report.write_text(json.dumps(metrics, indent=1) + "\n")
+        frozen, training = directory / "model.pt2", directory / "training.json"
+        freeze(model, frozen)
+        training.write_text(json.dumps(_training(params, model, best), indent=1) + "\n")
+        for artifact in (report, frozen, training):
+            run.log_artifact(artifact)
+    console.print(f"wrote {frozen} and {report}")
+    console.print_json(data=metrics)
+    return path

@@ -1,0 +1,230 @@
+"""`prepare`: a data set's CSVs → arrays to train on, and a record of all that was done to them."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from export.reading import FlowBatch, read_flows
+from schemas.datasets import schema_named
+from schemas.errors import FlowsentryError, HeaderError
+from schemas.flow import FlowSchema, Kind
+from schemas.params import DataParams
+from trainer.cleaning import clean
+from trainer.preprocessing import Preprocessor, encode, fit, vocabulary
+from export.progress import track
+from trainer.splitting import SPLITS, balance, split
+
+__all__ = ["Prepared", "load_prepared", "prepare"]
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` wrote. `x` f32[N, F] raw values in schema order (NaN = missing, categories as codes), `y` int8[N]
+    (1 = attack), `family` int16[N] (index into the schema's families), `split` int8[N] (index into `SPLITS`)."""
+
+    schema: FlowSchema
+    x: np.ndarray
+    y: np.ndarray
+    family: np.ndarray
+    split: np.ndarray
+    preprocessor: Preprocessor
+    metadata: dict[str, object]
+
+    def rows(self, name: str) -> np.ndarray:
+        """Row numbers of one split: int64[K]."""
+        return np.flatnonzero(self.split == SPLITS.index(name))
+
+
+def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: Iterable[Path] = ()) -> Path:
+    """Read, clean, split, optionally balance and fit; write everything to `out` and return it.
+
+    `exclude` are CSVs whose feature vectors must not be trained on (the demo's sample): they go to the test side.
+
+    Raises:
+        FlowsentryError: no file is one of the data set's, or a label is unknown.
+    """
+    schema = schema_named(params.dataset)
+    reports: list[dict[str, object]] = []
+    matrices: list[dict[str, np.ndarray]] = []
+    families: list[np.ndarray] = []
+    for path in track(list(files), "reading"):
+        report, columns, labels = _read(path, schema)
+        reports.append(report)
+        if columns is not None:
+            matrices.append(columns)
+            families.append(labels)
+    if not matrices:
+        raise FlowsentryError(f"none of the files is a labelled CSV of {schema.name}: {json.dumps(reports)}")
+
+    columns = {name: np.concatenate([part[name] for part in matrices]) for name in schema.names}
+    family = np.concatenate(families)
+    raw, vocabularies = _matrix(columns, schema)
+    is_attack = np.array([item.is_attack for item in schema.families])
+    cleaned = clean(raw, family, is_attack[family], schema.names)
+    kept = np.flatnonzero(cleaned.keep)
+    if params.balanced_rows is not None:
+        kept = kept[balance(is_attack[family[kept]], rows=params.balanced_rows, seed=params.seed)]
+    raw, family = raw[kept], family[kept]
+    columns = {name: values[kept] for name, values in columns.items()}
+
+    side = split(
+        raw, family, validation_share=params.validation_share, test_share=params.test_share, seed=params.seed
+    )
+    held_out = _rows_among(columns, raw, schema, vocabularies, exclude)
+    side[held_out] = SPLITS.index("test")
+
+    # Categories are learnt from training rows alone, like everything else.
+    train = side == SPLITS.index("train")
+    vocabularies = {feature.name: vocabulary(columns[feature.name][train]) for feature in schema.categorical}
+    x = _encoded(columns, schema, vocabularies)
+    y = is_attack[family].astype(np.int8)
+    preprocessor = fit(
+        x[train], y[train] == 1, schema, vocabularies, n_quantiles=params.n_quantiles, seed=params.seed
+    )
+    metadata: dict[str, object] = {
+        "dataset": schema.name,
+        "schema": {"version": schema.version, "hash": schema.fingerprint(), "citation": schema.citation},
+        "inputs": reports,
+        "rows": {"read": len(cleaned.keep), **cleaned.counts, "kept": len(x)},
+        "balanced_rows": params.balanced_rows,
+        "held_out_as_sample": int(held_out.sum()),
+        "splits": {name: _counts(family[side == index], schema) for index, name in enumerate(SPLITS)},
+        "features": [_transformation(schema, preprocessor, index, x[train]) for index in range(len(schema.names))],
+        "not_features": {
+            **{column.name: "metadata: travels into the alert, never into the model" for column in schema.metadata},
+            **{name: "label" for name in schema.label_columns},
+            **{column.name: column.reason for column in schema.dropped},
+        },
+        "params": params.model_dump(mode="json"),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, array in (("X", x), ("y", y), ("family", family.astype(np.int16)), ("split", side)):
+        np.save(out / f"{name}.npy", array)
+    preprocessor.save(out / "preprocessor.joblib")
+    (out / "metadata.json").write_text(json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
+    log.info("prepared", out=str(out), **{key: value for key, value in cleaned.counts.items()}, rows=len(x))
+    return out
+
+
+def load_prepared(directory: Path) -> Prepared:
+    """Read what `prepare` wrote.
+
+    Raises:
+        FlowsentryError: it is not there, or was made with another version of the schema.
+    """
+    try:
+        metadata = json.loads((directory / "metadata.json").read_text())
+        arrays = {name: np.load(directory / f"{name}.npy") for name in ("X", "y", "family", "split")}
+        preprocessor = Preprocessor.load(directory / "preprocessor.joblib")
+    except OSError as error:
+        raise FlowsentryError(f"{error.filename}: {error.strerror}. Run `python -m trainer prepare` first") from None
+    schema = schema_named(metadata["dataset"])
+    if metadata["schema"]["hash"] != schema.fingerprint():
+        raise FlowsentryError(f"{directory} was prepared with another {schema.name} schema: run `prepare` again")
+    return Prepared(schema, arrays["X"], arrays["y"], arrays["family"], arrays["split"], preprocessor, metadata)
+
+
+def _read(path: Path, schema: FlowSchema) -> tuple[dict[str, object], dict[str, np.ndarray] | None, np.ndarray]:
+    """One file → what is reported of it, its columns, and the family number of each row."""
+    report: dict[str, object] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    try:
+        batches = list(read_flows(path, schema, min_feature_coverage=0.5))
+    except HeaderError as error:
+        log.warning("file skipped", file=path.name, why=str(error))
+        return {**report, "skipped": str(error)}, None, np.empty(0)
+    rejects = Counter(reject.reason.value for batch in batches for reject in batch.rejects)
+    report |= {"rows": sum(len(batch.rows) for batch in batches), "rejected": dict(rejects)}
+    if rejects:
+        log.warning("rows refused", file=path.name, **rejects)
+    families = np.concatenate([_families(batch, schema, path) for batch in batches])
+    columns = {
+        feature.name: np.concatenate([_column(batch, feature.name, feature.kind) for batch in batches])
+        for feature in schema.features
+    }
+    return report, columns, families
+
+
+def _column(batch: FlowBatch, name: str, kind: Kind) -> np.ndarray:
+    if name in batch.columns:
+        return batch.columns[name]
+    fill: object = np.nan if kind is Kind.NUMERIC else None
+    return np.full(len(batch.rows), fill, dtype=np.float64 if kind is Kind.NUMERIC else object)
+
+
+def _families(batch: FlowBatch, schema: FlowSchema, path: Path) -> np.ndarray:
+    name = next((name for name in schema.label_columns if name in batch.labels), None)
+    if name is None:
+        raise FlowsentryError(f"{path}: no label column: expected {' or '.join(schema.label_columns)}")
+    numbers = {family.name: number for number, family in enumerate(schema.families)}
+    known = {label: numbers[schema.family_of(label).name] for label in set(batch.labels[name])}
+    return np.array([known[label] for label in batch.labels[name]], dtype=np.int64)
+
+
+def _matrix(columns: dict[str, np.ndarray], schema: FlowSchema) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
+    """All rows as f32[N, F] with categories of the whole file set as codes: for telling vectors apart."""
+    vocabularies = {feature.name: vocabulary(columns[feature.name]) for feature in schema.categorical}
+    return _encoded(columns, schema, vocabularies), vocabularies
+
+
+def _encoded(
+    columns: dict[str, np.ndarray], schema: FlowSchema, vocabularies: dict[str, tuple[str, ...]]
+) -> np.ndarray:
+    return np.column_stack(
+        [
+            columns[feature.name].astype(np.float32)
+            if feature.kind is Kind.NUMERIC
+            else encode(columns[feature.name], vocabularies[feature.name])
+            for feature in schema.features
+        ]
+    )
+
+
+def _rows_among(
+    columns: dict[str, np.ndarray],
+    matrix: np.ndarray,
+    schema: FlowSchema,
+    vocabularies: dict[str, tuple[str, ...]],
+    files: Iterable[Path],
+) -> np.ndarray:
+    """Which rows have a feature vector that stands in one of `files`: bool[N]."""
+    vectors: set[bytes] = set()
+    for path in files:
+        for batch in read_flows(path, schema, min_feature_coverage=0.0):
+            part = {feature.name: _column(batch, feature.name, feature.kind) for feature in schema.features}
+            vectors.update(row.tobytes() for row in _encoded(part, schema, vocabularies) + np.float32(0.0))
+    return np.array([row.tobytes() in vectors for row in matrix + np.float32(0.0)], dtype=bool)
+
+
+def _counts(families: np.ndarray, schema: FlowSchema) -> dict[str, int]:
+    counts = np.bincount(families, minlength=len(schema.families))
+    return {family.name: int(count) for family, count in zip(schema.families, counts, strict=True)}
+
+
+def _transformation(
+    schema: FlowSchema, preprocessor: Preprocessor, index: int, train: np.ndarray
+) -> dict[str, object]:
+    feature = schema.features[index]
+    common: dict[str, object] = {"name": feature.name, "kind": feature.kind.value, "unit": feature.unit}
+    if feature.kind is Kind.CATEGORICAL:
+        return {
+            **common,
+            "transformation": "code per category seen in training; 0 = missing or unknown",
+            "categories": len(preprocessor.vocabularies[feature.name]),
+            "missing_or_unknown_share": float((train[:, index] == 0).mean()),
+        }
+    row = [item.name for item in schema.numeric].index(feature.name)
+    return {
+        **common,
+        "transformation": "piecewise-linear map onto a standard normal",
+        "points": len(np.unique(preprocessor.knots[row])),
+        "missing_share": float(np.isnan(train[:, index]).mean()),
+        "benign_range": asdict(preprocessor.benign[feature.name]),
+    }

@@ -1,0 +1,43 @@
+"""Train, validation and test rows: stratified by family, no feature vector on two sides."""
+
+import numpy as np
+
+from trainer.cleaning import vector_groups
+
+__all__ = ["SPLITS", "balance", "split"]
+
+SPLITS = ("train", "validation", "test")
+
+
+def split(
+    matrix: np.ndarray, families: np.ndarray, *, validation_share: float, test_share: float, seed: int
+) -> np.ndarray:
+    """Assign each row to a split: f32[N, F], int[N] → int8[N], an index into `SPLITS`.
+
+    All rows of one feature vector go to one side. Within each family the shares hold to the nearest vector; a family
+    with three vectors or more has at least one on each side that has a share.
+    """
+    rng = np.random.default_rng(seed)
+    groups = vector_groups(matrix)
+    _, first = np.unique(groups, return_index=True)
+    side_of_group = np.zeros(len(first), dtype=np.int8)
+    for family in np.unique(families):
+        members = rng.permutation(np.flatnonzero(families[first] == family))
+        n_validation, n_test = (_size(len(members), share) for share in (validation_share, test_share))
+        side_of_group[members[:n_test]] = SPLITS.index("test")
+        side_of_group[members[n_test : n_test + n_validation]] = SPLITS.index("validation")
+    return side_of_group[groups]
+
+
+def _size(members: int, share: float) -> int:
+    if share == 0 or members < len(SPLITS):
+        return 0
+    return max(1, round(members * share))
+
+
+def balance(is_attack: np.ndarray, *, rows: int, seed: int) -> np.ndarray:
+    """Pick `rows` rows, half of them attacks, or as many of each as the rarer class allows: bool[N] → sorted int[K]."""
+    rng = np.random.default_rng(seed)
+    benign, attack = np.flatnonzero(~is_attack), np.flatnonzero(is_attack)
+    each = min(rows // 2, len(benign), len(attack))
+    return np.sort(np.concatenate([rng.choice(side, each, replace=False) for side in (benign, attack)]))

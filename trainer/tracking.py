@@ -1,0 +1,44 @@
+"""Experiments in MLflow: one experiment per data set, a named run per stage, metrics per epoch, artefacts at the end."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+
+from schemas.params import Params
+
+__all__ = ["Run", "tracked_run"]
+
+
+class Run:
+    """The MLflow run in progress."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        mlflow.log_metrics(dict(metrics), step=step)
+
+    def log_artifact(self, path: Path) -> None:
+        mlflow.log_artifact(str(path))
+
+
+@contextmanager
+def tracked_run(params: Params, stage: str, inputs: Path) -> Iterator[Run]:
+    """Open a run named `stage-time`, with every parameter and the hashes of the input files as tags."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(params.tracking.mlflow_uri)
+    mlflow.set_experiment(f"flowsentry-{params.data.dataset}")
+    metadata = json.loads((inputs / "metadata.json").read_text())
+    with mlflow.start_run(run_name=f"{stage}-{datetime.now(UTC):%Y%m%d-%H%M%S}"):
+        mlflow.log_params({f"data.{name}": value for name, value in params.data.model_dump(mode="json").items()})
+        mlflow.log_params({f"train.{name}": value for name, value in params.train.model_dump(mode="json").items()})
+        mlflow.set_tags(
+            {
+                "stage": stage,
+                "schema": metadata["schema"]["hash"],
+                **{f"input.{report['file']}": report["sha256"] for report in metadata["inputs"]},
+            }
+        )
+        yield Run()

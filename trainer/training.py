@@ -1,0 +1,179 @@
+"""The one training loop. A stage hands it its loss; it reads top to bottom and can be killed and resumed."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from schemas.errors import FlowsentryError
+from schemas.params import TrainParams
+from trainer.model import ModelConfig, TabularExpert
+from export.progress import console, steps
+
+__all__ = ["Inputs", "Stage", "Tracker", "build_model", "load_checkpoint", "train"]
+
+
+class Tracker(Protocol):
+    """Where metrics go."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Model inputs of some rows: numeric f32[N, n] (normalized, NaN = missing), categories i64[N, c], y f32[N],
+    family i64[N] (index among attack families, -100 for benign)."""
+
+    numeric: Tensor
+    categories: Tensor
+    y: Tensor
+    family: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: Tensor, device: torch.device) -> "Inputs":
+        return Inputs(*(part[rows].to(device) for part in (self.numeric, self.categories, self.y, self.family)))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: its name, epochs, loss of a batch, and how good a model is on validation rows (higher is better)."""
+
+    name: str
+    epochs: int
+    loss: Callable[[TabularExpert, Inputs, torch.Generator], Tensor]
+    evaluate: Callable[[TabularExpert], dict[str, float]]
+    criterion: str
+
+
+def build_model(checkpoint: Mapping[str, Any]) -> TabularExpert:
+    """The model that a checkpoint holds, with its best averaged weights."""
+    model = TabularExpert(ModelConfig(**checkpoint["model_config"]))
+    model.load_state_dict(checkpoint["weights"])
+    return model.eval()
+
+
+def load_checkpoint(path: Path, *, schema_hash: str) -> dict[str, Any]:
+    """Read a checkpoint (tensors and plain values only, no code).
+
+    Raises:
+        FlowsentryError: it is not there, or belongs to another schema.
+    """
+    if not path.exists():
+        raise FlowsentryError(f"no checkpoint at {path}: run the stage before this one first")
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if checkpoint["schema_hash"] != schema_hash:
+        raise FlowsentryError(f"{path} was trained with another schema: train again")
+    return checkpoint
+
+
+def train(
+    model: TabularExpert,
+    rows: Inputs,
+    stage: Stage,
+    params: TrainParams,
+    *,
+    path: Path,
+    schema_hash: str,
+    seed: int,
+    device: torch.device,
+    tracker: Tracker,
+    resume: bool = True,
+) -> dict[str, float]:
+    """Run a stage to its end and leave `path` (a checkpoint) behind; returns the metrics of the best epoch.
+
+    A checkpoint of an unfinished run at `path` is taken up where it stood: same batches, same masks, same result.
+    """
+    model.to(device)
+    per_epoch = len(rows) // params.batch_size or 1
+    total = per_epoch * stage.epochs
+    optimizer = torch.optim.AdamW(model.parameter_groups(params.weight_decay), lr=params.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=params.learning_rate, total_steps=max(total, 2), pct_start=0.15
+    )
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.average_decay), use_buffers=False)
+    step, best, best_weights, running = 0, {stage.criterion: -np.inf}, _weights(average), 0.0
+
+    if resume and path.exists():
+        saved = load_checkpoint(path, schema_hash=schema_hash)
+        if saved["stage"] == stage.name and saved["total_steps"] == total:
+            step, best, best_weights, running = saved["step"], saved["best"], saved["weights"], saved["running_loss"]
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            schedule.load_state_dict(saved["schedule"])
+            average.load_state_dict(saved["average"])
+            console.print(f"{stage.name}: resumed at step {step} of {total}")
+
+    def save() -> None:
+        checkpoint = {
+            "stage": stage.name,
+            "step": step,
+            "total_steps": total,
+            "best": best,
+            "weights": best_weights,
+            "running_loss": running,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "average": average.state_dict(),
+            "model_config": model.config.to_dict(),
+            "schema_hash": schema_hash,
+            "params": params.model_dump(mode="json"),
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(checkpoint, partial)
+        partial.replace(path)
+
+    saved_at = started = time.monotonic()
+    first = step
+    with steps(stage.name, total, step) as bar:
+        while step < total:
+            epoch, place = divmod(step, per_epoch)
+            # Seeded by place, not by history, so that a resumed run draws what an uninterrupted one would have.
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+            batch = rows.take(order[place * params.batch_size : (place + 1) * params.batch_size], device)
+            generator = torch.Generator().manual_seed(seed * 7_000_003 + step)
+
+            model.train()
+            loss = stage.loss(model, batch, generator)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            average.update_parameters(model)
+            step += 1
+            value = float(loss.detach())
+            running = value if step == 1 else 0.98 * running + 0.02 * value
+            shown = best.get(stage.criterion, -np.inf)
+            bar.advance(f"loss {running:.4f}" + (f", {stage.criterion} {shown:.5f}" if np.isfinite(shown) else ""))
+
+            if step % per_epoch == 0:
+                scores = stage.evaluate(average.module.eval())  # type: ignore[operator]
+                if scores[stage.criterion] > best[stage.criterion]:
+                    best, best_weights = scores, _weights(average)
+                tracker.log_metrics({"loss": running, **scores}, step // per_epoch)
+                rate = (step - first) * params.batch_size / (time.monotonic() - started)
+                shown_scores = ", ".join(f"{name} {score:.5f}" for name, score in scores.items())
+                console.print(
+                    f"{stage.name}: epoch {step // per_epoch}/{stage.epochs}, loss {running:.4f}, {shown_scores}, "
+                    f"{rate:.0f} rows/s, {(total - step) * params.batch_size / rate / 60:.0f} min left → {path}"
+                )
+            if step == total or step % per_epoch == 0 or time.monotonic() - saved_at > params.checkpoint_every_s:
+                save()
+                saved_at = time.monotonic()
+    if total == 0:
+        save()
+    model.load_state_dict(best_weights)
+    return dict(best)
+
+
+def _weights(average: AveragedModel) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in average.module.state_dict().items()}
