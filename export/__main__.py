@@ -93,11 +93,14 @@ def _score(arguments: argparse.Namespace, params: Params) -> int:
 
     detector = load(arguments.bundle)
     stream = params.stream
+    threshold = stream.threshold
+    if threshold is None or arguments.target_fpr is not None:  # an option wins over a threshold in params.yaml
+        threshold = detector.manifest.threshold_for(stream.target_fpr)
     counts = score_file(
         arguments.input,
         arguments.output,
         detector,
-        threshold=detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold,
+        threshold=threshold,
         min_feature_coverage=stream.min_feature_coverage,
         rejects=arguments.rejects,
     )

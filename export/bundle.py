@@ -10,6 +10,7 @@ Nothing in a bundle is code: JSON, ONNX and plain arrays.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,9 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
         for name in (MODEL, REFERENCE)
     }
     path = directory / MANIFEST
-    path.write_text(json.dumps({"format": FORMAT, **content, "files": files}, indent=1, ensure_ascii=False) + "\n")
-    (directory / MANIFEST_HASH).write_text(f"{sha256_of(path)}  {MANIFEST}\n")
+    text = json.dumps({"format": FORMAT, **content, "files": files}, indent=1, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+    (directory / MANIFEST_HASH).write_text(f"{sha256_of(path)}  {MANIFEST}\n", encoding="utf-8")
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -97,36 +99,44 @@ def read_manifest(directory: Path) -> Manifest:
     if not directory.is_dir():
         raise BundleError(f"{directory}: no such bundle directory")
     path = directory / MANIFEST
-    digest = _checked_hash(path, _recorded_hash(directory / MANIFEST_HASH))
+    digest = _checked_hash(path, _recorded_hash(directory / MANIFEST_HASH), MANIFEST_HASH)
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: expected a JSON object")
     if content.get("format") != FORMAT:
         raise BundleError(f"{path}: bundle format {content.get('format')!r} is not known, this version reads {FORMAT}")
     try:
         for name in (MODEL, REFERENCE):
-            _checked_hash(directory / name, content["files"][name]["sha256"])
+            _checked_hash(directory / name, content["files"][name]["sha256"], MANIFEST)
         return _parse(content, path, digest)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path}: field {error} is missing or of the wrong type") from None
 
 
 def _recorded_hash(path: Path) -> str:
     try:
-        return path.read_text().split()[0]
-    except (OSError, IndexError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
         raise BundleError(f"{path}: missing or unreadable; the bundle is incomplete, build or fetch it again") from None
+    match = re.fullmatch(rf"([0-9a-f]{{64}})  {re.escape(MANIFEST)}\n", text)
+    if match is None:
+        raise BundleError(f"{path}: not the hash of {MANIFEST}: the file was changed, build or fetch it again")
+    return match[1]
 
 
-def _checked_hash(path: Path, expected: str) -> str:
+def _checked_hash(path: Path, expected: str, source: str) -> str:
     if not path.is_file():
         raise BundleError(f"{path}: missing; the bundle is incomplete, build or fetch it again")
     if path.stat().st_size > _LARGEST_FILE:
         raise BundleError(f"{path}: {path.stat().st_size} bytes, more than the {_LARGEST_FILE} that a bundle's file may have")
     actual = sha256_of(path)
     if actual != expected:
-        raise BundleError(f"{path}: sha256 is {actual}, expected {expected}: the file was changed, build or fetch it again")
+        raise BundleError(
+            f"{path}: sha256 is {actual}, expected {expected} by {source}: the file was changed, build or fetch it again"
+        )
     return actual
 
 
@@ -140,6 +150,10 @@ def _parse(content: dict[str, Any], path: Path, digest: str) -> Manifest:
             f"{path}: made for another version of the {dataset} schema "
             f"({content['schema']['hash'][:12]}, this one is {schema.fingerprint()[:12]}): build it again"
         )
+    if [(item["name"], item["kind"]) for item in content["features"]] != [(it.name, it.kind) for it in schema.features]:
+        raise BundleError(f"{path}: features are not those of the {dataset} schema, in its order: build it again")
+    if content["families"] != [family.name for family in schema.attack_families]:
+        raise BundleError(f"{path}: families are not those of the {dataset} schema, in its order: build it again")
     return Manifest(
         name=content["name"],
         version=content["version"],

@@ -48,7 +48,7 @@ def numeric_cells(feature: Feature, cells: Sequence[str]) -> tuple[np.ndarray, d
     """A column of cells → float64[B] with NaN for missing, and the errors by row (their value is NaN)."""
     errors: dict[int, CellError] = {}
     try:
-        values = np.array(cells, dtype=np.str_).astype(np.float64)
+        values = np.fromiter(map(float, cells), np.float64, len(cells))
     except ValueError:
         values = np.full(len(cells), math.nan)
         doubtful: Sequence[int] = range(len(cells))

@@ -64,8 +64,8 @@ class Detector:
         """Score B flows.
 
         Args:
-            columns: feature name → numeric f[B] (NaN = missing) or categories object[B] (None = missing). A feature
-                that is not there is missing in every row.
+            columns: feature name → numeric f[B] (NaN, or more than a float32 holds = missing) or categories object[B]
+                (None = missing). A feature that is not there is missing in every row.
 
         Raises:
             ValueError: a name that is no feature, or columns of different lengths.
@@ -90,10 +90,13 @@ class Detector:
         weights[: len(numeric)] *= 1 + 3 * np.log1p(np.clip(np.nan_to_num(unusual), 0, None) / span)
         shares: dict[str, float | None] = {}
         for index, info in enumerate(self._categorical, start=len(numeric)):
-            category = columns[info.name][row] if info.name in columns else None
+            category = _value(columns, info, row)
+            if category is None:
+                continue  # like a number that is missing: nothing unusual
             code = self._codes[info.name].get(category, 0)
-            shares[info.name] = info.benign_shares[code - 1] if code else 0.0
-            weights[index] *= 1 + 3 * (1 - (shares[info.name] or 0.0))
+            share = info.benign_shares[code - 1] if code else 0.0
+            shares[info.name] = share
+            weights[index] *= 1 + 3 * (1 - share)
         weights /= weights.sum()
         strongest = np.argsort(-weights, kind="stable")[:top]
         return [
@@ -123,9 +126,11 @@ class Detector:
             raise ValueError(f"columns have different lengths: {sorted(lengths)}")
         rows = lengths.pop() if lengths else 0
         numeric = np.full((rows, len(self._numeric)), np.nan, dtype=np.float32)
-        for index, info in enumerate(self._numeric):
-            if info.name in columns:
-                numeric[:, index] = columns[info.name]
+        with np.errstate(over="ignore"):
+            for index, info in enumerate(self._numeric):
+                if info.name in columns:
+                    numeric[:, index] = columns[info.name]
+        numeric[np.isinf(numeric)] = np.nan
         codes = np.zeros((rows, len(self._categorical)), dtype=np.int64)
         for index, info in enumerate(self._categorical):
             if info.name in columns:

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,10 +47,10 @@ def open_csv(path: Path, schema: FlowSchema) -> Iterator[CsvRows]:
     """Open a CSV, gzipped or not, UTF-8 or cp1252, with or without the header that the raw UNSW release lacks.
 
     Raises:
-        HeaderError: the header does not fit the schema; the message names file and column.
+        HeaderError: the file cannot be read, or its header does not fit the schema; the message names file and column.
     """
     csv.field_size_limit(_LONGEST_CELL)
-    with path.open("rb") as raw:
+    with _opened(path) as raw:
         packed = raw.peek(2)[:2] == b"\x1f\x8b"
         binary = gzip.GzipFile(fileobj=raw) if packed else raw
         # Bytes that are not UTF-8 occur in labels alone (a cp1252 dash), where only letters and digits count.
@@ -68,10 +69,17 @@ def open_csv(path: Path, schema: FlowSchema) -> Iterator[CsvRows]:
             yield CsvRows(path, binding, rows)
 
 
+def _opened(path: Path) -> io.BufferedReader:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise HeaderError(f"{path}: {error.strerror}") from None
+
+
 def _checked(reader: Iterator[list[str]], path: Path) -> Iterator[list[str]]:
     try:
         yield from (row for row in reader if row)
-    except (csv.Error, EOFError, OSError) as error:
+    except (csv.Error, EOFError, OSError, zlib.error) as error:
         raise HeaderError(f"{path}: not a readable CSV: {error}") from error
 
 

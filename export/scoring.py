@@ -1,17 +1,23 @@
 """`score`: a CSV → a CSV of verdicts, by the code that the service uses."""
 
 import csv
+import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
+
+import numpy as np
 
 from export.detector import Detector
 from export.progress import steps
 from export.reading import FlowBatch, read_flows
 from schemas.dead_letter import Reject
+from schemas.errors import FlowsentryError
 from schemas.flow import BENIGN
 
 __all__ = ["Counts", "score_file", "score_flows"]
@@ -47,15 +53,20 @@ def score_file(
 
     Raises:
         HeaderError: the file does not fit the bundle's data set; the message names the column.
+        FlowsentryError: two of the three files are one.
     """
+    _check_distinct(source, target, rejects)
     counts = Counts()
-    total = sum(1 for _ in read_lines(source)) // _BATCH_ROWS + 1
+    limit = float(np.float32(threshold))  # scores are float32, and the service compares them as such
+    batches = score_flows(source, detector, min_feature_coverage)
+    first = next(batches, None)  # before anything is written: a file that does not fit leaves nothing behind
+    total = _count_lines(source) // _BATCH_ROWS + 1
     with target.open("w", newline="") as file, _optional_csv(rejects) as refused, steps("scoring", total) as bar:
         writer = csv.writer(file)
         writer.writerow(("row", "score", "verdict", "family"))
-        for batch, scores, families in score_flows(source, detector, min_feature_coverage):
+        for batch, scores, families in chain([first] if first else [], batches):
             for row, score, family in zip(batch.rows.tolist(), scores, families, strict=True):
-                verdict = int(score >= threshold)
+                verdict = int(score >= limit)
                 writer.writerow((row, f"{score:.9g}", verdict, family if verdict else BENIGN))
                 counts.attacks += verdict
             counts.scored += len(scores)
@@ -67,13 +78,24 @@ def score_file(
     return counts
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """The raw lines of a file, unpacked: for an estimate of its length."""
-    import gzip
+def _check_distinct(source: Path, target: Path, rejects: Path | None) -> None:
+    for written in (target, rejects):
+        if written is not None and source.is_file() and written.exists() and written.samefile(source):
+            raise FlowsentryError(f"{written}: is the input, which would be overwritten: write to another file")
+    if rejects is not None and rejects.resolve() == target.resolve():
+        raise FlowsentryError(f"{target}: is named for both the scores and the rejects: write them to two files")
 
+
+def _count_lines(path: Path) -> int:
+    """For the progress bar: how many lines a file has, unpacked; 0 for a pipe, which can be read only once."""
+    if not path.is_file():
+        return 0
     with path.open("rb") as raw:
         packed = raw.peek(2)[:2] == b"\x1f\x8b"
-        yield from gzip.GzipFile(fileobj=raw) if packed else raw
+        try:
+            return sum(1 for _ in (gzip.GzipFile(fileobj=raw) if packed else raw))
+        except (EOFError, OSError, zlib.error):
+            return 0  # damaged: reading the rows will say where
 
 
 @contextmanager

@@ -58,8 +58,11 @@ def _between(ordered: np.ndarray, threshold: float) -> float:
     """Move a threshold to the middle of the gap it stands in, so that rounding elsewhere flips no validation row."""
     place = int(np.searchsorted(ordered, np.float32(threshold)))
     if place == 0 or place == len(ordered):
-        return min(threshold, 1.0)
-    return (float(ordered[place - 1]) + float(ordered[place])) / 2
+        return threshold  # above 1 where benign rows have a score of 1: then no score is an alert
+    below, above = float(ordered[place - 1]), float(ordered[place])
+    # Scores are float32, so the threshold is one too: a middle that rounds to `below` would let that row through.
+    middle = float(np.float32((below + above) / 2))
+    return middle if middle > below else above
 
 
 def severity_bounds(thresholds: list[Threshold]) -> dict[str, float]:

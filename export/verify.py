@@ -1,11 +1,12 @@
 """`verify`: is this bundle whole, is it what it says it is, and does it still answer as torch did?"""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from export.bundle import MODEL, REFERENCE, sha256_of
+from export.bundle import MANIFEST, MODEL, REFERENCE, sha256_of
 from export.detector import Detector, load
 from schemas.errors import BundleError
 
@@ -30,14 +31,7 @@ def verify(directory: Path, run_directory: Path | None = None) -> Iterator[str]:
     yield f"identity   {manifest.name} {manifest.version}, data set {manifest.schema.name}"
     yield _graph(directory, detector)
     yield _reference(directory, detector)
-    recorded = manifest.content["parity"]
-    if run_directory is None:
-        yield (
-            f"held-out   measured at build on {recorded['rows']} rows: max |Δp| {recorded['max_difference']:.1e}, "
-            f"{recorded['verdicts_differing']} verdicts differ"
-        )
-    else:
-        yield _held_out(run_directory, detector)
+    yield _recorded_parity(directory, detector) if run_directory is None else _held_out(run_directory, detector)
     for threshold in manifest.thresholds:
         yield (
             f"threshold  {threshold.target_fpr:<7g} → {threshold.threshold:.6f}: {threshold.false_positives} of "
@@ -65,15 +59,31 @@ def _graph(directory: Path, detector: Detector) -> str:
     }
     for name, width in expected.items():
         if name not in shapes or shapes[name][1:] != width:
-            raise BundleError(f"{directory / MODEL}: {name} has shape {shapes.get(name)}, expected [batch, {width}]")
+            raise BundleError(
+                f"{directory / MODEL}: {name} has shape {shapes.get(name)}, expected {['batch', *width]}"
+            )
     return f"graph      opset {opset}, " + ", ".join(f"{name}{shapes[name]}" for name in expected)
 
 
 def _reference(directory: Path, detector: Detector) -> str:
-    with np.load(directory / REFERENCE, allow_pickle=False) as reference:
-        scores = detector.score_matrix(reference["numeric"], reference["categories"])
-        expected, rows = reference["attack"], len(reference["attack"])
-    return _compared("reference", scores.score, expected, detector, f"{rows} made-up rows")
+    try:
+        with np.load(directory / REFERENCE, allow_pickle=False) as reference:
+            numeric, codes, expected = (reference[name] for name in ("numeric", "categories", "attack"))
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{directory / REFERENCE}: not the arrays of a reference: {error}") from None
+    scores = detector.score_matrix(numeric, codes)
+    return _compared("reference", scores.score, expected, detector, f"{len(expected)} made-up rows")
+
+
+def _recorded_parity(directory: Path, detector: Detector) -> str:
+    try:
+        recorded = detector.manifest.content["parity"]
+        return (
+            f"held-out   measured at build on {recorded['rows']} rows: max |Δp| {recorded['max_difference']:.1e}, "
+            f"{recorded['verdicts_differing']} verdicts differ"
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{directory / MANIFEST}: parity: field {error} is missing or of the wrong type") from None
 
 
 def _held_out(run_directory: Path, detector: Detector) -> str:
@@ -95,7 +105,7 @@ def _compared(what: str, ours: np.ndarray, torchs: np.ndarray, detector: Detecto
         threshold.target_fpr: int(((ours >= threshold.threshold) != (torchs >= threshold.threshold)).sum())
         for threshold in detector.manifest.thresholds
     }
-    if difference >= MAX_DIFFERENCE or any(differing.values()):
+    if not difference < MAX_DIFFERENCE or any(differing.values()):  # NaN is a difference too
         raise BundleError(
             f"{what}: torch and ONNX Runtime differ on {rows}: max |Δp| {difference:.1e} (allowed {MAX_DIFFERENCE:.0e}), "
             f"verdicts differing by target false-positive rate: {differing}"

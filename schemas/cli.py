@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from schemas.errors import FlowsentryError, ParamsError
+from schemas.params import NULL, parse_value
 
 __all__ = ["add_common", "common_options", "run_command"]
+
+_TRAINER_PACKAGES = frozenset({"joblib", "mlflow", "onnx", "onnxscript", "sklearn", "torch"})
 
 
 def add_common(command: argparse.ArgumentParser) -> None:
@@ -34,10 +35,8 @@ def common_options(arguments: argparse.Namespace) -> dict[str, object]:
         key, equals, value = item.partition("=")
         if not equals:
             raise ParamsError(f"--set {item}: expected KEY=VALUE, e.g. train.batch_size=128")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ParamsError(f"--set {item}: {error}") from None
+        parsed = parse_value(key, value)
+        options[key] = NULL if parsed is None else parsed
     return options
 
 
@@ -47,6 +46,16 @@ def run_command(command: Callable[[], int]) -> int:
         return command()
     except FlowsentryError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in _TRAINER_PACKAGES:
+            raise
+        print(f"error: this needs the package {error.name}: pip install 'flowsentry[trainer]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -218,10 +218,15 @@ class FlowSchema:
         return frozenset(column.name.removesuffix("_1") for column in self.dropped if column.name.endswith("_1"))
 
     def derive(self, columns: dict[str, np.ndarray]) -> None:
-        """Fill in, in place and row by row, what is missing (NaN) and follows from other columns; float64[B] each."""
+        """Fill in, in place and row by row, what is missing (NaN) and follows from other columns; float64[B] each.
+
+        What a float32 cannot hold stays missing.
+        """
         for derivation in self.derivations:
             if all(name in columns for name in derivation.inputs):
-                derived = derivation.formula(**{name: columns[name] for name in derivation.inputs})
+                with np.errstate(over="ignore"):
+                    derived = derivation.formula(**{name: columns[name] for name in derivation.inputs})
+                derived = np.where(np.abs(derived) <= np.finfo(np.float32).max, derived, np.nan)
                 given = columns.get(derivation.name)
                 columns[derivation.name] = derived if given is None else np.where(np.isnan(given), derived, given)
 

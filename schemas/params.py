@@ -8,21 +8,33 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.errors import ParamsError
 
-__all__ = ["DataParams", "ExportParams", "Params", "StreamParams", "TrackingParams", "TrainParams", "load_params"]
+__all__ = [
+    "NULL",
+    "DataParams",
+    "ExportParams",
+    "Params",
+    "StreamParams",
+    "TrackingParams",
+    "TrainParams",
+    "load_params",
+    "parse_value",
+]
 
 ENV_PREFIX = "FLOWSENTRY_"
 DEFAULT_FILE = Path("params.yaml")
+NULL: Final = object()
+"""An option whose value is null, such as `--set train.threads=null`; a `None` is an option that was not given."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class DataParams(_Section):
@@ -40,6 +52,14 @@ class DataParams(_Section):
     )
     n_quantiles: int = Field(128, ge=2, le=4096, description="Points of the map from raw values to a normal shape.")
     seed: int = Field(7, ge=0, description="Seed of splits, weights, order and masks.")
+
+    @model_validator(mode="after")
+    def _rows_are_left_to_train_on(self) -> "DataParams":
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                f"validation_share ({self.validation_share}) and test_share ({self.test_share}) must be less than 1 together"
+            )
+        return self
 
 
 class TrainParams(_Section):
@@ -76,6 +96,7 @@ class ExportParams(_Section):
 
     target_fprs: tuple[float, ...] = Field(
         (0.0001, 0.001, 0.005, 0.01, 0.05),
+        min_length=1,
         description="False-positive rates for which the bundle holds a threshold, chosen on validation rows.",
     )
     version: str = Field("0.1.0", min_length=1, description="Version written into the bundle.")
@@ -141,7 +162,8 @@ def load_params(
 ) -> Params:
     """Read params.yaml (or `file`), lay the environment over it and `options` ({"train.d_model": 64, …}) on top.
 
-    A `None` among the options is one that was not given. params.yaml need not exist; a `file` that is named must.
+    A `None` among the options is one that was not given, `NULL` one that is null. params.yaml need not exist; a `file`
+    that is named must.
 
     Raises:
         ParamsError: a wrong key or value; the message names it, where it came from and what is allowed.
@@ -153,19 +175,32 @@ def load_params(
         _overlay(merged, sources, _flat(_read_yaml(path)), str(path))
     _overlay(merged, sources, _from_environment(os.environ if environment is None else environment), "environment")
     given = {key: value for key, value in (options or {}).items() if value is not None}
-    _overlay(merged, sources, given, "option")
+    _overlay(merged, sources, {key: None if value is NULL else value for key, value in given.items()}, "option")
     try:
         return Params.model_validate(merged)
     except ValidationError as error:
         raise ParamsError("\n".join(_explain(problem, sources) for problem in error.errors())) from None
 
 
+def parse_value(key: str, text: str) -> object:
+    """What a text from the environment or an option means: YAML, but a librdkafka property (`kafka.…`) is that text.
+
+    So a password of digits stays as it is. What is no YAML is text too.
+    """
+    if key.startswith("kafka."):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: the 31st of February
+        return text
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ParamsError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ParamsError(f"{path}: not YAML: {error}") from None
     if content is None:
         return {}
@@ -191,12 +226,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
         if not name.startswith(ENV_PREFIX) or name.startswith(ENV_PREFIX + "TEST_"):
             continue
         key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-        if key.partition(".")[0] not in Params.model_fields:
-            raise ParamsError(f"environment {name}: no such setting; {_allowed('', key)}")
-        try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            found[key] = value
+        section = key.partition(".")[0]
+        if section not in Params.model_fields:
+            raise ParamsError(f"environment {name}: no such setting; {_allowed('', section)}")
+        found[key] = parse_value(key, value)
     return found
 
 

@@ -29,6 +29,8 @@ import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from schemas.errors import FlowsentryError
+
 KAFKA_VERSION = "4.3.1"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
@@ -87,7 +89,7 @@ _AOT_CACHE = "start.aot"
 log = structlog.get_logger(__name__)
 
 
-class BrokerError(RuntimeError):
+class BrokerError(FlowsentryError):
     """A broker that cannot be had, with what to do about it."""
 
 

@@ -6,7 +6,7 @@ __all__ = ["admin_properties", "consumer_properties", "producer_properties"]
 
 
 def _common(params: Params) -> dict[str, str | int | float | bool]:
-    return {"bootstrap.servers": params.stream.bootstrap_servers, "client.id": "flowsentry"}
+    return {"bootstrap.servers": params.stream.bootstrap_servers, "client.id": "flowsentry", "log_level": 4}
 
 
 def admin_properties(params: Params) -> dict[str, str | int | float | bool]:

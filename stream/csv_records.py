@@ -39,6 +39,11 @@ class ReplayRecord(NamedTuple):
     headers: list[tuple[str, bytes]]
     timestamp_us: int | None
 
+    @property
+    def origin(self) -> str:
+        """`flows.csv, data row 3`, for messages."""
+        return f"{dict(self.headers)['file'].decode()}, data row {self.row}"
+
 
 def records(path: Path, schema: FlowSchema) -> Iterator[ReplayRecord]:
     """The data rows of a CSV as JSON flow records, under the file's own column names. Labels travel in the headers.
@@ -95,7 +100,7 @@ def detect_schema(path: Path) -> FlowSchema:
         raise FlowsentryError(f"{path}: {next(iter(reasons.values()))}")  # of the file, not of a schema
     problem = "more than one data set fits alike" if found else "the columns are those of no known data set"
     listed = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
-    raise FlowsentryError(f"{path}: {problem}; correct the header or name the data set.{listed}")
+    raise FlowsentryError(f"{path}: {problem}; correct the header or name the data set (--dataset).{listed}")
 
 
 @contextmanager

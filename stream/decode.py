@@ -1,12 +1,12 @@
 """Kafka message values → feature columns and rejects: many records at once, where that is proven to be right.
 
-`RecordReader` says what a record means. Polars reads a whole batch much faster, but it passes over what it was not asked
-for. So a row of its table is taken only when every member of the object is known to be in it, and all other records go
-to the reader: what becomes of a record never depends on the batch that it comes in.
+`RecordReader` says what a record means. Polars reads a whole batch much faster, but it passes over what it was not
+asked for. So a row of its table is taken only when every member of the object is known to be in it, and all other
+records go to the reader: what becomes of a record never depends on the batch that it comes in.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,8 @@ MAX_IGNORED_KEYS = 40  # of one dialect
 MAX_CATEGORIES = 1024
 LONGEST_CATEGORY = 64
 FEW = 8  # one by one, so many records take no longer than a table
-RETRIES = 4  # of reading what is left of a batch, after something was learnt
+RETRIES = 4  # of reading the rest of a batch as a table, after something was learnt
+SPLITS = 32  # of tables that cannot be read, in one batch; with more bad records it costs more than it saves
 
 _UNCERTAIN = object()
 
@@ -35,8 +36,8 @@ _UNCERTAIN = object()
 class Decoded:
     """The usable records of a batch as columns, and the others as rejects; every position is in one of the two.
 
-    `rows`: int64[n], positions in the batch, ascending. `columns`: every feature of the schema, in its order, float64[n]
-    (NaN = missing) or object[n] of str (None = missing). `rejects`: by position, ascending.
+    `rows`: int64[n], positions in the batch, ascending. `columns`: every feature of the schema, in its order,
+    float64[n] (NaN = missing) or object[n] of str (None = missing). `rejects`: by position, ascending.
     """
 
     rows: np.ndarray
@@ -51,7 +52,7 @@ class Decoder:
         self._schema = schema
         self._min_feature_coverage = min_feature_coverage
         self._reader = RecordReader(schema)
-        self._dialects: list[_Dialect] = []
+        self._dialects: list[_Dialect] = []  # most used first
         self._categories = _Categories()
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
@@ -76,12 +77,12 @@ class Decoder:
 
     def _learn(self, record: Record) -> "_Dialect | None":
         """The dialect that knows more now than before, if any does."""
+        if not record.spellings:
+            return None
         fitting = next((dialect for dialect in self._dialects if dialect.fits(record)), None)
         if fitting is None:
             fitting = _Dialect()
-            if len(self._dialects) == MAX_DIALECTS:
-                self._dialects.remove(min(self._dialects, key=lambda dialect: dialect.hits))
-            self._dialects.append(fitting)
+            self._dialects = [*self._dialects[: MAX_DIALECTS - 1], fitting]
         return fitting if fitting.learn(record) else None
 
     def _read_many(self, batch: "_Batch", dialect: "_Dialect", rows: list[int], slow: set[int]) -> list[int]:
@@ -89,23 +90,22 @@ class Decoder:
         if len(rows) <= FEW:
             return rows
         texts = [batch.values[row] or b"" for row in rows]
-        lines = b"\n".join(texts)
-        table = _read_table(lines, len(rows), dialect)
+        table = _Table.read(texts, dialect.columns)
         if table is None:
-            if len(rows) <= 2 * FEW:
+            if len(rows) <= 2 * FEW or batch.splits == SPLITS:
                 slow.update(rows)
                 return []
+            batch.splits += 1
             middle = len(rows) // 2
             first = self._read_many(batch, dialect, rows[:middle], slow)
             return first + self._read_many(batch, dialect, rows[middle:], slow)
-        proven = _is_whole(table, lines)
+        proven = table.is_whole()
         if not proven.all():
             proven |= _is_whole_but_for_nulls(texts, dialect, ~proven)
-        columns = self._columns_of(table, dialect, proven)
-        dialect.hits += batch.take(np.array(rows), columns, proven)
+        dialect.hits += batch.take(np.array(rows), self._columns_of(table, dialect, proven), proven)
         return [row for row, known in zip(rows, proven.tolist(), strict=True) if not known]
 
-    def _columns_of(self, table: pl.DataFrame, dialect: "_Dialect", proven: np.ndarray) -> dict[str, np.ndarray]:
+    def _columns_of(self, table: "_Table", dialect: "_Dialect", proven: np.ndarray) -> dict[str, np.ndarray]:
         """The features in a table; a row of which a value is for the reader to judge is `proven` no longer."""
         columns: dict[str, np.ndarray] = {}
         for feature in self._schema.features:
@@ -113,10 +113,10 @@ class Decoder:
             if key is None:
                 continue
             if feature.kind is Kind.NUMERIC:
-                columns[feature.name] = table[key].to_numpy() + 0.0  # -0 is 0
-                proven &= ~(np.abs(columns[feature.name]) > FLOAT32_MAX)
+                columns[feature.name] = table.numbers[key]
+                proven &= ~(np.abs(table.numbers[key]) > FLOAT32_MAX)
             else:
-                names = [self._categories[text] for text in table[key].to_list()]
+                names = [self._categories[text] for text in table.texts[key].to_list()]
                 columns[feature.name] = np.array(names, dtype=object)
                 proven &= columns[feature.name] != _UNCERTAIN
         return columns
@@ -135,6 +135,7 @@ class _Batch:
 
     def __init__(self, schema: FlowSchema, values: Sequence[bytes | None]) -> None:
         self.values = values
+        self.splits = 0
         self._schema = schema
         self._numbers = {feature.name: np.full(len(values), math.nan) for feature in schema.numeric}
         self._categories = {feature.name: np.full(len(values), None, dtype=object) for feature in schema.categorical}
@@ -204,61 +205,80 @@ class _Dialect:
         return len(self.columns) > known
 
 
+class _Table:
+    """Plain records read by polars, a row each: numbers float64[n] (NaN = null) and texts by key."""
+
+    def __init__(self, frame: pl.DataFrame, lines: bytes) -> None:
+        self._height = frame.height
+        self._lines = lines
+        self.numbers = {column.name: column.to_numpy() + 0.0 for column in frame.select(pl.col(pl.Float64))}  # -0 is 0
+        self.texts = {column.name: column for column in frame.select(pl.col(pl.String))}
+        self._nulls = {column.name: column.null_count() for column in frame}
+
+    @classmethod
+    def read(cls, records: list[bytes], columns: Mapping[str, type[pl.DataType]]) -> "_Table | None":
+        """Read them all, or None if one of them cannot be.
+
+        As to what JSON is, polars is as strict as the reader; it also refuses some numbers that the reader can read.
+        A key not among the columns is passed over, of a repeated key the first counts, what is no number is null
+        in a Float64 column, and anything is text in a String column.
+        """
+        lines = b"\n".join(records)
+        try:
+            frame = pl.read_ndjson(lines, schema=columns, ignore_errors=True)
+        except (PolarsError, PanicException):
+            return None
+        return cls(frame, lines) if frame.height == len(records) else None
+
+    def is_whole(self) -> np.ndarray:
+        """Which rows are proven to hold all of their record: bool[n].
+
+        A plain object of m members has m - 1 commas, or more if there are some in its strings, and a row has at most m
+        values. As many values as commas and one can only mean that no member is unknown, null, wrong or repeated.
+        """
+        values = np.zeros(self._height, dtype=np.int64)
+        for name, nulls in self._nulls.items():
+            if nulls == 0:
+                values += 1
+            elif nulls < self._height:
+                numbers = self.numbers.get(name)
+                values += self.texts[name].is_not_null().to_numpy() if numbers is None else ~np.isnan(numbers)
+        characters = np.frombuffer(self._lines, dtype=np.uint8)
+        is_comma = characters == ord(",")
+        if np.count_nonzero(is_comma) + self._height == values.sum():
+            return np.ones(self._height, dtype=bool)
+        ends = np.append(np.flatnonzero(characters == ord("\n")), len(characters))
+        surplus = np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0) + 1 - values
+        for texts in self.texts.values():
+            surplus -= texts.str.count_matches(",", literal=True).fill_null(0).to_numpy().astype(np.int64)
+        return np.equal(surplus, 0)
+
+
 def _is_plain(value: bytes | None) -> bool:
-    """Whether a record can stand in a table: one line, one brace, and neither arrays nor escapes."""
+    """Whether a record may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes."""
     return (
-        value is not None and value.rfind(b"{") == 0 and b"\n" not in value and b"[" not in value and b"\\" not in value
+        value is not None
+        and value.rfind(b"{") == 0
+        and value.endswith(b"}")
+        and b"\n" not in value
+        and b"[" not in value
+        and b"\\" not in value
     )
 
 
-def _read_table(lines: bytes, height: int, dialect: _Dialect) -> pl.DataFrame | None:
-    """Plain records → a table, a row each; None if one of them is not JSON or a value does not fit its column.
-
-    As to what JSON is, polars is as strict as the reader; it also refuses some numbers that the reader can read. A
-    key that is not in the dialect is passed over, of a repeated key the first counts, and a String column takes anything.
-    """
-    try:
-        table = pl.read_ndjson(lines, schema=dialect.columns)
-    except (PolarsError, PanicException):
-        return None
-    return table if table.height == height else None
-
-
-def _is_whole(table: pl.DataFrame, lines: bytes) -> np.ndarray:
-    """Which rows are proven to hold all of their record: bool[n].
-
-    A plain object of m members has m - 1 commas, or more if there are some in its strings, and a row has at most m
-    values. As many values as commas and one can only mean that no member is unknown, null or repeated.
-    """
-    values = np.zeros(table.height, dtype=np.int64)
-    for column in table:
-        nulls = column.null_count()
-        if nulls < table.height:
-            values += column.is_not_null().to_numpy() if nulls else 1
-    characters = np.frombuffer(lines, dtype=np.uint8)
-    is_comma = characters == ord(",")
-    if np.count_nonzero(is_comma) + table.height == values.sum():
-        return np.ones(table.height, dtype=bool)
-    ends = np.append(np.flatnonzero(characters == ord("\n")), len(lines))
-    members = 1 + np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0)
-    if (members > values).any():
-        for column in table.select(pl.col(pl.String)):
-            members -= column.str.count_matches(",", literal=True).fill_null(0).to_numpy().astype(np.int64)
-    whole: np.ndarray = members == values
-    return whole
-
-
-def _is_whole_but_for_nulls(texts: list[bytes], dialect: _Dialect, among: np.ndarray) -> np.ndarray:
+def _is_whole_but_for_nulls(records: list[bytes], dialect: _Dialect, among: np.ndarray) -> np.ndarray:
     """Which records `among` these (bool[n]) are proven to be all in the table but for what is null: bool[n].
 
     They would be, were each null a number.
     """
-    proven = np.zeros(len(texts), dtype=bool)
-    rows = [row for row in np.flatnonzero(among).tolist() if b"null" in texts[row]]
-    lines = b"\n".join([texts[row] for row in rows]).replace(b'":null', b'":1').replace(b'": null', b'": 1')
-    table = _read_table(lines, len(rows), dialect) if rows else None
-    if table is not None:
-        proven[rows] = _is_whole(table, lines)
+    proven = np.zeros(len(records), dtype=bool)
+    rows = [row for row in np.flatnonzero(among).tolist() if b"null" in records[row]]
+    if len(rows) > FEW:
+        space = b" " if b'": ' in records[rows[0]] else b""
+        filled = [records[row].replace(b'":' + space + b"null", b'":' + space + b"1") for row in rows]
+        table = _Table.read(filled, dialect.columns)
+        if table is not None:
+            proven[rows] = table.is_whole()
     return proven
 
 
@@ -267,16 +287,13 @@ class _Categories(dict[str | None, object]):
     record has a string, a number or a boolean, the text no longer tells."""
 
     def __missing__(self, text: str | None) -> object:
-        name = None if text is None else _category_of(text)
-        if len(self) < MAX_CATEGORIES and (text is None or len(text) <= LONGEST_CATEGORY):
-            self[text] = name
-        return name
-
-
-def _category_of(text: str) -> object:
-    name = None if is_missing(text) else category_name(text)
-    try:
-        number = float(text)
-    except ValueError:
-        return _UNCERTAIN if text in ("true", "false") else name
-    return name if abs(number) <= FLOAT32_MAX and name == category_name(number + 0.0) else _UNCERTAIN
+        name = None if text is None or is_missing(text) else category_name(text)
+        try:
+            number = float(text or "")
+        except ValueError:
+            certain = text not in ("true", "false")
+        else:
+            certain = abs(number) <= FLOAT32_MAX and name == category_name(number + 0.0)
+        if len(self) < MAX_CATEGORIES and len(text or "") <= LONGEST_CATEGORY:
+            self[text] = name if certain else _UNCERTAIN
+        return name if certain else _UNCERTAIN

@@ -10,7 +10,7 @@ from export.detector import Detector, Scores, Spoken
 from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity
 from schemas.dead_letter import DeadLetter, Reject
 from stream.decode import Decoded, read_metadata
-from stream.source import Batch, Record
+from stream.source import Batch, FlowRecord
 from stream.times import parse_time
 
 __all__ = ["Policy", "dead_letter", "detect"]
@@ -25,7 +25,7 @@ class Policy:
     threshold: float
 
 
-def detect(batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy) -> list[tuple[Record, Alert]]:
+def detect(batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy) -> list[tuple[FlowRecord, Alert]]:
     """The alerts of a batch, each with the record that it is about, in the batch's order."""
     now = datetime.now(UTC)
     bundle = BundleRef(
@@ -39,7 +39,7 @@ def detect(batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, p
 
 
 def _alert(
-    record: Record,
+    record: FlowRecord,
     row: int,
     decoded: Decoded,
     scores: Scores,
@@ -67,7 +67,7 @@ def _alert(
     )
 
 
-def dead_letter(record: Record, reject: Reject) -> DeadLetter:
+def dead_letter(record: FlowRecord, reject: Reject) -> DeadLetter:
     """The headers under which a record is set aside."""
     return DeadLetter(
         reason=reject.reason,

@@ -1,5 +1,6 @@
 """Structured logs on stderr: readable on a terminal, JSON elsewhere. Never a flow's content."""
 
+import logging
 import sys
 
 import structlog
@@ -7,8 +8,10 @@ import structlog
 __all__ = ["configure_logging"]
 
 
-def configure_logging() -> None:
-    """Set up structlog for a process."""
+def configure_logging(*, quiet: bool = False) -> None:
+    """Set up structlog for a process; `quiet` leaves warnings and errors."""
+    logging.getLogger("librdkafka").handlers = [_ToStructlog()]
+    logging.getLogger("librdkafka").setLevel(logging.ERROR if quiet else logging.WARNING)
     terminal = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -19,5 +22,13 @@ def configure_logging() -> None:
             *([] if terminal else [structlog.processors.format_exc_info]),
             renderer,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
+
+
+class _ToStructlog(logging.Handler):
+    """librdkafka's own log lines, in the form of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(record.levelno, "librdkafka", says=record.getMessage())

@@ -42,6 +42,7 @@ class Metrics:
             registry=self.registry,
         )
         self.lag = Gauge("flowsentry_lag", "Records still to come.", ("partition",), registry=self.registry)
+        self.partitions = Gauge("flowsentry_assigned_partitions", "Partitions of this worker.", registry=self.registry)
         self.bundle = Gauge(
             "flowsentry_bundle_info", "The bundle in use.", ("name", "version", "hash", "dataset"), registry=self.registry
         )
@@ -53,6 +54,7 @@ class Metrics:
         self.bundle.labels(manifest.name, manifest.version, manifest.hash, manifest.schema.name).set(1)
 
     def set_lags(self, lags: Mapping[int, int]) -> None:
+        self.partitions.set(len(lags))
         self.lag.clear()
         for partition, lag in lags.items():
             self.lag.labels(str(partition)).set(lag)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -13,12 +15,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from schemas.errors import FlowsentryError, ParamsError
+from schemas.errors import FlowsentryError
 from schemas.flow import FlowSchema
 from stream.csv_records import ReplayRecord, detect_schema, records
+from stream.pace import Pace
 from stream.topics import ensure_topic, error_text
 
-__all__ = ["Pace", "ReplayRecord", "ReplaySummary", "detect_schema", "records", "replay", "shown_progress"]
+__all__ = ["ReplayRecord", "ReplaySummary", "detect_schema", "records", "replay", "shown_progress"]
 
 # Below the user's own properties; what keeps records from being lost or doubled is laid above them.
 _DEFAULTS = {"linger.ms": 5, "message.timeout.ms": 60_000, "queue.buffering.max.messages": 20_000}
@@ -32,67 +35,16 @@ _LINE_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ReplaySummary:
-    """What was replayed; Kafka has confirmed every record. `bytes` counts values; the last of `passes` over the files may be
-    unfinished: `stopped` tells."""
+    """What was replayed, every record confirmed by Kafka. `bytes` counts values; `stopped` tells of an early end."""
 
     produced: int
     bytes: int
     seconds: float
-    passes: int
     stopped: bool
 
     @property
     def flows_s(self) -> float:
         return self.produced / self.seconds if self.seconds > 0 else 0.0
-
-
-class Pace:
-    """When each record is due: evenly at `rate` flows/s, by its own time `speed` times as fast, or at once.
-
-    Due times follow from the start, not from the record before, so a delay is caught up with. In own time every file
-    begins at once, and a record earlier than the file's first is due at once.
-
-    Raises:
-        ParamsError: both are given, or one is not above zero.
-    """
-
-    def __init__(self, *, rate: float | None, speed: float | None, clock: Callable[[], float]) -> None:
-        if rate is not None and speed is not None:
-            raise ParamsError("--rate and --speed: give one of them, both set the pace")
-        for name, value in (("--rate", rate), ("--speed", speed)):
-            if value is not None and not 0 < value < float("inf"):
-                raise ParamsError(f"{name} {value:g}: expected a number above 0")
-        self._rate, self._speed, self._clock = rate, speed, clock
-        self._count = 0
-        self._began_s: float | None = None
-        self._first_us = 0
-
-    def begin_file(self) -> None:
-        if self._speed is not None:
-            self._began_s = None
-
-    def ahead_s(self, record: ReplayRecord) -> float:
-        """Seconds until the next record is due; 0 or less when it is.
-
-        Raises:
-            FlowsentryError: it is to come in its own time and has none.
-        """
-        if self._speed is not None and record.timestamp_us is None:
-            name = dict(record.headers)["file"].decode()
-            raise FlowsentryError(
-                f"{name}: data row {record.row} has no timestamp that can be read, so --speed cannot be kept: "
-                "use --rate FLOWS_PER_SECOND"
-            )
-        if self._rate is None and self._speed is None:
-            return 0.0
-        if self._began_s is None:
-            self._began_s, self._first_us = self._clock(), record.timestamp_us or 0
-        if self._rate is not None:
-            due_s = self._count / self._rate
-            self._count += 1
-        else:
-            due_s = ((record.timestamp_us or 0) - self._first_us) / 1e6 / (self._speed or 1.0)
-        return self._began_s + due_s - self._clock()
 
 
 def replay(
@@ -121,40 +73,43 @@ def replay(
     """
     pace = Pace(rate=rate, speed=speed, clock=clock)
     schemas = [schema or detect_schema(path) for path in files]  # a wrong file is told before anything is sent
+    outbox = _Outbox(bootstrap_servers, topic, kafka, stop)  # first: it tells what is wrong in `kafka`
     ensure_topic(bootstrap_servers, topic, kafka=kafka, create=create_topics)
-    outbox = _Outbox(bootstrap_servers, topic, kafka, stop)
     began_s = reported_s = clock()
-    passes = 0
     try:
-        while not stop.is_set() and (loop or not passes):
-            for path, file_schema in zip(files, schemas, strict=True):
-                pace.begin_file()
-                for record in records(path, file_schema):
-                    if stop.is_set() or outbox.sent == limit:
-                        break
-                    ahead_s = pace.ahead_s(record)
-                    if ahead_s > 0:
-                        _wait(ahead_s, outbox, stop, clock)
-                        if stop.is_set():
-                            break
-                    outbox.send(record)
-                    if outbox.sent % _POLL_EVERY == 0 or ahead_s > 0:
-                        outbox.check()
-                        if on_progress and (now_s := clock()) - reported_s >= _REPORT_EVERY_S:
-                            reported_s = now_s
-                            on_progress(outbox.sent, now_s - began_s)
-            passes += 1
-            if outbox.sent == limit:
+        for record in islice(_rows(files, schemas, pace, loop), limit):
+            ahead_s = pace.ahead_s(record)
+            if ahead_s > 0:
+                _wait(ahead_s, outbox, stop, clock)
+            if stop.is_set():
                 break
-            if not outbox.sent and not stop.is_set():
-                raise FlowsentryError(f"no data rows in {', '.join(map(str, files)) or 'no files'}: nothing to replay")
+            outbox.send(record)
+            if outbox.sent % _POLL_EVERY == 0 or ahead_s > 0:
+                outbox.check()
+                if on_progress and (now_s := clock()) - reported_s >= _REPORT_EVERY_S:
+                    reported_s = now_s
+                    on_progress(outbox.sent, now_s - began_s)
     finally:
         outbox.flush()
     outbox.check()
     seconds = clock() - began_s
     if on_progress:
         on_progress(outbox.sent, seconds)
-    return ReplaySummary(outbox.sent, outbox.bytes, seconds, passes, stop.is_set())
+    return ReplaySummary(outbox.confirmed, outbox.bytes, seconds, stop.is_set())
+
+
+def _rows(files: Sequence[Path], schemas: Sequence[FlowSchema], pace: Pace, loop: bool) -> Iterator[ReplayRecord]:
+    while True:
+        empty = True
+        for path, schema in zip(files, schemas, strict=True):
+            pace.begin_file()
+            for record in records(path, schema):
+                empty = False
+                yield record
+        if empty:
+            raise FlowsentryError(f"no data rows in {', '.join(map(str, files)) or 'no files'}: nothing to replay")
+        if not loop:
+            return
 
 
 def _wait(seconds: float, outbox: "_Outbox", stop: threading.Event, clock: Callable[[], float]) -> None:
@@ -175,14 +130,15 @@ class _Outbox:
         except KafkaException as error:
             raise FlowsentryError(f"kafka: {error_text(error)}") from None
         self._topic, self._stop = topic, stop
-        self.sent = self.bytes = self._confirmed = 0
+        self.sent = self.bytes = self.confirmed = 0
         self._failure = ""
 
     def send(self, record: ReplayRecord) -> None:
         headers = cast("list[tuple[str, str | bytes | None]]", record.headers)
+        delivered = partial(self._delivered, record)  # a delivery report does not bring the headers back
         while True:
             try:
-                self._producer.produce(self._topic, record.value, headers=headers, on_delivery=self._delivered)
+                self._producer.produce(self._topic, record.value, headers=headers, on_delivery=delivered)
             except BufferError:  # more than Kafka takes: wait for it
                 self._producer.poll(_LONGEST_WAIT_S)
                 self.check()
@@ -190,17 +146,17 @@ class _Outbox:
                     return None
                 continue
             except KafkaException as error:
-                self._failure = self._failure or f"{_origin(record.headers)}: {error_text(error)}"
+                self._failure = self._failure or f"{record.origin}: {error_text(error)}"
                 return self.check()
             self.sent += 1
             self.bytes += len(record.value)
             return None
 
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+    def _delivered(self, record: ReplayRecord, error: KafkaError | None, _: Message) -> None:
         if error is None:
-            self._confirmed += 1
+            self.confirmed += 1
         elif not self._failure:
-            self._failure = f"{_origin(cast('list[tuple[str, bytes]]', message.headers() or []))}: {error.str()}"
+            self._failure = f"{record.origin}: {error.str()}"
 
     def check(self) -> None:
         """Take in what Kafka answered.
@@ -212,7 +168,7 @@ class _Outbox:
         if self._failure:
             self.flush()
             raise FlowsentryError(
-                f"Kafka confirmed {self._confirmed} records of {self.sent} on topic {self._topic!r}; the first that it "
+                f"Kafka confirmed {self.confirmed} records of {self.sent} on topic {self._topic!r}; the first that it "
                 f"did not: {self._failure}"
             )
 
@@ -220,11 +176,6 @@ class _Outbox:
         """Wait until every record is confirmed or refused (message.timeout.ms bounds it); Ctrl-C breaks it off."""
         while len(self._producer):
             self._producer.flush(_LONGEST_WAIT_S)
-
-
-def _origin(headers: Sequence[tuple[str, bytes]]) -> str:
-    found = dict(headers)
-    return f"{found.get('file', b'?').decode()} data row {found.get('row', b'?').decode()}"
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Where flow records come from: batches of records out of a Kafka consumer group."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -10,13 +10,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from schemas.errors import FlowsentryError
 
-__all__ = ["Batch", "Record", "Source"]
+__all__ = ["Batch", "FlowRecord", "Source"]
 
 log = structlog.get_logger()
 
+_TIMEOUT_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class FlowRecord:
     """One flow record as it stands on the topic."""
 
     topic: str
@@ -40,7 +42,7 @@ class Record:
 class Batch:
     """Records in the order of their partitions."""
 
-    records: Sequence[Record]
+    records: Sequence[FlowRecord]
 
     @cached_property
     def values(self) -> list[bytes | None]:
@@ -74,12 +76,11 @@ class Source:
         *,
         batch_size: int,
         max_wait_s: float,
-        on_assigned: Callable[[list[TopicPartition]], None] | None = None,
     ) -> None:
         self.consumer = consumer
         self._batch_size = batch_size
         self._max_wait_s = max_wait_s
-        self._on_assigned = on_assigned
+        self._committed: dict[int, int] = {}
         consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def poll(self) -> Batch:
@@ -102,9 +103,11 @@ class Source:
         """Records of each assigned partition that are still to come, as far as the client knows."""
         lags = {}
         for position in self.consumer.position(self.consumer.assignment()):
-            _, high = self.consumer.get_watermark_offsets(position, cached=True)
-            if high >= 0 and position.offset >= 0:
-                lags[position.partition] = max(0, high - position.offset)
+            low, high = self.consumer.get_watermark_offsets(position, cached=True)
+            # Before its first record a partition has no position: it stands at its committed offset, or the beginning.
+            reached = position.offset if position.offset >= 0 else max(low, self._committed.get(position.partition, 0))
+            if high >= 0:
+                lags[position.partition] = max(0, high - reached)
         return lags
 
     def close(self) -> None:
@@ -114,8 +117,9 @@ class Source:
     # The loop polls only between batches, each committed before the next: there is nothing to drain on revoke.
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions assigned", partitions=[partition.partition for partition in partitions])
-        if self._on_assigned is not None:
-            self._on_assigned(partitions)
+        self._committed = {
+            place.partition: place.offset for place in self.consumer.committed(partitions, timeout=_TIMEOUT_S)
+        }
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions revoked", partitions=[partition.partition for partition in partitions])
@@ -124,7 +128,7 @@ class Source:
         log.warning("partitions lost", partitions=[partition.partition for partition in partitions])
 
 
-def _record(message: Message) -> Record | None:
+def _record(message: Message) -> FlowRecord | None:
     error = message.error()
     if error is not None:
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
@@ -134,7 +138,7 @@ def _record(message: Message) -> Record | None:
         log.warning("consumer", error=error.str())
         return None
     _, timestamp_ms = message.timestamp()
-    return Record(
+    return FlowRecord(
         topic=message.topic() or "",
         partition=message.partition() or 0,
         offset=message.offset() or 0,

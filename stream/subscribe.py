@@ -228,7 +228,8 @@ def run_subscriber(
                 print(alert.model_dump_json(), file=stream, flush=True)
     except BrokenPipeError:
         # Nothing more can be written, not even what is buffered at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
     finally:
         alerts.close()
     return 0

@@ -1,52 +1,70 @@
-"""Topics that must be there before the service starts: waited for, or made."""
+"""Topics: are they there, how many partitions, made or waited for."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ClusterMetadata
+from confluent_kafka.cimpl import NewTopic
 
 from schemas.errors import FlowsentryError
-from schemas.params import Params
-from stream.clients import admin_properties
 
-__all__ = ["create_topics", "ensure_topics"]
+__all__ = ["TIMEOUT_S", "create_topics", "ensure_topic", "error_text", "partitions_of", "wait_for_topics"]
 
 log = structlog.get_logger()
 
+TIMEOUT_S = 10.0
 _REMIND_EVERY_S = 10.0
+_LOOK_EVERY_S = 0.5
+
+Properties = Mapping[str, str | int | float | bool]
 
 
-def ensure_topics(
-    params: Params, topics: Sequence[str], *, create: bool, stopping: Callable[[], bool], poll_s: float = 0.5
-) -> bool:
-    """Return True once all topics exist, False if stopped before; makes them if `create`.
+class _Client(Protocol):
+    """Consumer, producer or admin client: each can look at the cluster."""
 
-    A broker that does not answer and a topic that does not exist are waited for, with a message every 10 s.
+    def list_topics(self, topic: str, timeout: float) -> ClusterMetadata: ...
+
+
+def error_text(error: KafkaError | KafkaException) -> str:
+    """What went wrong, in Kafka's words."""
+    inner = error.args[0] if isinstance(error, KafkaException) else error
+    return inner.str() if isinstance(inner, KafkaError) else str(inner)
+
+
+def partitions_of(client: _Client, topic: str, servers: str, timeout_s: float = TIMEOUT_S) -> list[int]:
+    """The partition numbers of a topic, ascending; none if there is no such topic.
+
+    Raises:
+        FlowsentryError: the broker does not answer, or refuses.
     """
-    admin = AdminClient(admin_properties(params))
-    reminded_at = float("-inf")
-    while not stopping():
-        try:
-            known = admin.list_topics(timeout=5).topics
-        except KafkaException as error:
-            problem = f"no answer from {params.stream.bootstrap_servers}: {error.args[0].str()}"
-        else:
-            missing = [topic for topic in topics if topic not in known]
-            if not missing:
-                return True
-            if create:
-                create_topics(admin, missing)
-                continue
-            problem = (
-                f"topic {', '.join(missing)} does not exist yet: make it, or start with --create-topics"
-            )
-        if time.monotonic() - reminded_at > _REMIND_EVERY_S:
-            log.warning("waiting", why=problem)
-            reminded_at = time.monotonic()
-        time.sleep(poll_s)
-    return False
+    try:
+        found = client.list_topics(topic, timeout=timeout_s).topics.get(topic)
+    except KafkaException as error:
+        raise FlowsentryError(f"no answer from Kafka at {servers}: {error_text(error)}") from None
+    if found is None or (found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
+        return []
+    if found.error is not None:
+        raise FlowsentryError(f"topic {topic!r}: {error_text(found.error)}")
+    return sorted(found.partitions)
+
+
+def ensure_topic(bootstrap_servers: str, topic: str, *, kafka: Properties, create: bool) -> None:
+    """Check that a topic exists, or make it with one partition if `create`.
+
+    Raises:
+        FlowsentryError: it does not exist, or the broker does not answer.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, **kafka})
+    if partitions_of(admin, topic, bootstrap_servers):
+        return
+    if not create:
+        raise FlowsentryError(
+            f"topic {topic!r} does not exist at {bootstrap_servers}: make it first, or give --create-topics"
+        )
+    create_topics(admin, [topic])
 
 
 def create_topics(admin: AdminClient, topics: Sequence[str], partitions: int = 1) -> None:
@@ -60,5 +78,35 @@ def create_topics(admin: AdminClient, topics: Sequence[str], partitions: int = 1
             future.result(timeout=30)
             log.info("topic made", topic=topic, partitions=partitions)
         except KafkaException as error:
-            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
-                raise FlowsentryError(f"topic {topic} cannot be made: {error.args[0].str()}") from error
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise FlowsentryError(f"topic {topic!r} cannot be made: {error_text(error)}") from error
+
+
+def wait_for_topics(
+    properties: Properties, topics: Sequence[str], *, create: bool, stopping: Callable[[], bool]
+) -> bool:
+    """Return True once all topics exist, False if stopped before; makes them if `create`.
+
+    A broker that does not answer and a topic that does not exist are waited for, with a message every 10 s.
+    """
+    admin = AdminClient(dict(properties))
+    servers = str(properties["bootstrap.servers"])
+    reminded_at = float("-inf")
+    while not stopping():
+        problem = ""
+        try:
+            missing = [topic for topic in topics if not partitions_of(admin, topic, servers)]
+        except FlowsentryError as error:
+            problem = str(error)
+        else:
+            if not missing:
+                return True
+            if create:
+                create_topics(admin, missing)
+            else:
+                problem = f"no topic {', '.join(missing)} yet: make it, or start with --create-topics"
+        if problem and time.monotonic() - reminded_at > _REMIND_EVERY_S:
+            log.warning("waiting", why=problem)
+            reminded_at = time.monotonic()
+        time.sleep(_LOOK_EVERY_S if problem else 0.05)
+    return False

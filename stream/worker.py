@@ -1,6 +1,8 @@
 """One worker process: params → objects → the loop, with signals handled; and several of them side by side."""
 
+import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -15,7 +17,7 @@ from confluent_kafka import Consumer, Producer
 from export.detector import Detector, load
 from schemas.errors import FlowsentryError
 from schemas.params import Params
-from stream.clients import consumer_properties, producer_properties
+from stream.clients import admin_properties, consumer_properties, producer_properties
 from stream.decode import Decoder
 from stream.detect import Policy
 from stream.logs import configure_logging
@@ -23,7 +25,7 @@ from stream.metrics import Metrics
 from stream.service import Service
 from stream.sink import AtLeastOnceSink, Sink, TransactionalSink
 from stream.source import Source
-from stream.topics import ensure_topics
+from stream.topics import wait_for_topics
 
 __all__ = ["run_workers", "serve"]
 
@@ -86,17 +88,20 @@ def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
     metrics_port = _serve_metrics(metrics, stream.metrics_host, stream.metrics_port + index if stream.metrics_port else 0)
 
     topics = (stream.input, stream.alerts, stream.dead_letters)
-    if not ensure_topics(params, topics, create=stream.create_topics, stopping=stopping):
+    if not wait_for_topics(
+        admin_properties(params), topics, create=stream.create_topics, stopping=stopping
+    ):
         return
     name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
-    consumer = Consumer(consumer_properties(params, name))
+    librdkafka = logging.getLogger("librdkafka")
+    consumer = Consumer(consumer_properties(params, name), logger=librdkafka)
     source = Source(consumer, stream.input, batch_size=stream.batch_size, max_wait_s=stream.max_wait_ms / 1000)
     try:
         sink: Sink
         if stream.delivery == "exactly-once":
-            sink = TransactionalSink(Producer(producer_properties(params, transactional_id=name)), consumer)
+            sink = TransactionalSink(Producer(producer_properties(params, transactional_id=name), logger=librdkafka), consumer)
         else:
-            sink = AtLeastOnceSink(Producer(producer_properties(params)), consumer)
+            sink = AtLeastOnceSink(Producer(producer_properties(params), logger=librdkafka), consumer)
         service = Service(
             source=source,
             decoder=Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage),

@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
         ("prepare", "read, clean and split a data set's CSVs; fit the preprocessor on the training rows"),
         ("pretrain", "masked feature modelling: hide features, reconstruct them; no labels"),
         ("finetune", "train the attack head and the attack-family head, and report validation and test figures"),
+        ("sample", "write a small labelled CSV out of the test rows, for the demo"),
     ):
         command = commands.add_parser(name, help=text, description=text, epilog=_EXAMPLES,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -40,11 +41,18 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where artefacts go (default: runs)"
         )
-        if name == "prepare":
+        if name in ("prepare", "sample"):
             command.add_argument(
                 "--data", type=Path, required=True, nargs="+", metavar="PATH",
                 help="CSV files, gzipped or not, or directories of them",
             )  # fmt: skip
+        if name == "sample":
+            command.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV to write, gzipped")
+            command.add_argument("--rows", type=int, default=3000, metavar="N", help="default: 3000")
+            command.add_argument(
+                "--attack-share", type=float, default=0.65, metavar="P", help="share of attacks (default: 0.65)"
+            )
+        if name == "prepare":
             command.add_argument(
                 "--out", type=Path, metavar="DIR", help="write here instead of RUNS/DATASET/prepared"
             )
@@ -66,12 +74,20 @@ def _run(arguments: argparse.Namespace) -> int:
     params = load_params({**common_options(arguments), "data.dataset": arguments.dataset}, file=arguments.params)
     # Heavy imports after the arguments are known to be right, so that --help and mistakes answer at once.
     from trainer import commands
-    from trainer.prepare import prepare
+    from trainer.prepare import load_prepared, prepare
+    from trainer.sample import sample
 
     directory = commands.run_directory(params, arguments.runs)
     if arguments.command == "prepare":
         out = arguments.out or directory / "prepared"
         prepare(_csv_files(arguments.data), params.data, out, exclude=arguments.exclude)
+    elif arguments.command == "sample":
+        prepared = load_prepared(directory / "prepared")
+        count = sample(
+            prepared, _csv_files(arguments.data), arguments.out,
+            rows=arguments.rows, attack_share=arguments.attack_share, seed=params.data.seed,
+        )  # fmt: skip
+        print(f"wrote {count} rows to {arguments.out}")
     elif arguments.command == "pretrain":
         commands.pretrain(params, directory)
     else:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from schemas.params import Params
 from export.metrics import summarize
-from trainer.freezing import freeze
-from trainer.prepare import Prepared, load_prepared
 from export.progress import console
+from schemas.params import Params
+from trainer.freezing import freeze
 from trainer.model import TabularExpert
+from trainer.prepare import Prepared, load_prepared
 from trainer.stages import finetune_stage, model_inputs, new_model, predict, pretrain_stage
 from trainer.tracking import tracked_run
 from trainer.training import load_checkpoint, train

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from export.progress import track
 from export.reading import FlowBatch, read_flows
 from schemas.datasets import schema_named
 from schemas.errors import FlowsentryError, HeaderError
@@ -17,7 +18,6 @@ from schemas.flow import FlowSchema, Kind
 from schemas.params import DataParams
 from trainer.cleaning import clean
 from trainer.preprocessing import Preprocessor, encode, fit, vocabulary
-from export.progress import track
 from trainer.splitting import SPLITS, balance, split
 
 __all__ = ["Prepared", "load_prepared", "prepare"]
@@ -100,7 +100,7 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
         "features": [_transformation(schema, preprocessor, index, x[train]) for index in range(len(schema.names))],
         "not_features": {
             **{column.name: "metadata: travels into the alert, never into the model" for column in schema.metadata},
-            **{name: "label" for name in schema.label_columns},
+            **dict.fromkeys(schema.label_columns, "label"),
             **{column.name: column.reason for column in schema.dropped},
         },
         "params": params.model_dump(mode="json"),

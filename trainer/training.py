@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from export.progress import console, steps
 from schemas.errors import FlowsentryError
 from schemas.params import TrainParams
 from trainer.model import ModelConfig, TabularExpert
-from export.progress import console, steps
 
 __all__ = ["Inputs", "Stage", "Tracker", "build_model", "load_checkpoint", "train"]
 

@@ -1,0 +1,226 @@
+"""`python -m stream`: flow records in from Kafka, alerts out to Kafka, and all that is needed to try it."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from schemas.alert import Severity
+from schemas.cli import add_common, common_options, run_command
+from schemas.datasets import SCHEMAS, schema_named
+from schemas.errors import ParamsError
+from schemas.params import Params, load_params
+from stream.broker import kafka_command, run_foreground
+from stream.demo import SAMPLE, DemoResult, run_demo
+from stream.logs import configure_logging
+from stream.replay import replay, shown_progress
+from stream.subscribe import run_subscriber
+from stream.worker import run_workers
+
+__all__ = ["main", "parser"]
+
+_EXAMPLES = """examples:
+  python -m stream broker --port 9092
+  python -m stream run    --bundle bundles/cicids2017-improved --create-topics
+  python -m stream replay flows.csv.gz --topic flows --rate 500 --create-topics
+  python -m stream alerts --from-beginning --min-severity high
+  python -m stream demo
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, whole."""
+    top = argparse.ArgumentParser(
+        prog="python -m stream",
+        description="The streaming detector: flow records in on a Kafka topic, attack alerts out on another.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        add_common(command)
+        return command
+
+    def add_servers(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--bootstrap-servers", metavar="H:P",
+            help="Kafka brokers (default: KAFKA_BOOTSTRAP_SERVERS, else params.yaml, else 127.0.0.1:9092)",
+        )  # fmt: skip
+
+    run = add("run", "detect: consume flow records, publish alerts; exactly once")
+    add_servers(run)
+    run.add_argument("--bundle", type=Path, metavar="DIR", help="detector bundle")
+    run.add_argument("--input", metavar="TOPIC", help="flow records (default: flows)")
+    run.add_argument("--alerts", metavar="TOPIC", help="alerts (default: alerts)")
+    run.add_argument("--dead-letters", metavar="TOPIC", help="records that cannot be used (default: flows.dead)")
+    run.add_argument("--group", help="consumer group (default: flowsentry)")
+    run.add_argument("--instance", help="name of this instance, stable over restarts (default: the host's name)")
+    run.add_argument("--workers", type=int, metavar="N", help="worker processes (default: 1)")
+    run.add_argument("--batch-size", type=int, metavar="N", help="most records of a batch")
+    run.add_argument("--max-wait-ms", type=int, metavar="N", help="longest wait for a batch to fill")
+    limit = run.add_mutually_exclusive_group()
+    limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
+    limit.add_argument("--threshold", type=float, metavar="P", help="a threshold of your own")
+    run.add_argument("--metrics-port", type=int, metavar="PORT", help="Prometheus, default 9108; worker i has PORT + i")
+    run.add_argument("--delivery", choices=("exactly-once", "at-least-once"), help="default: exactly-once")
+    run.add_argument("--create-topics", action="store_true", default=None, help="make topics that do not exist")
+    run.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+
+    again = add("replay", "produce the rows of CSV files as a stream of flow records")
+    add_servers(again)
+    again.add_argument("files", nargs="+", type=Path, metavar="FILE", help="CSV of any supported data set, .gz or not")
+    again.add_argument("--topic", default="flows", help="default: flows")
+    again.add_argument("--dataset", choices=SCHEMAS, help="default: told from each file's columns")
+    pace = again.add_mutually_exclusive_group()
+    pace.add_argument("--rate", type=float, metavar="FLOWS_PER_S", help="evenly paced (default: as fast as it goes)")
+    pace.add_argument("--speed", type=float, metavar="X", help="by the rows' own times, X times as fast")
+    again.add_argument("--limit", type=int, metavar="N", help="stop after N records")
+    again.add_argument("--loop", action="store_true", help="begin again at the end, until stopped")
+    again.add_argument("--create-topics", action="store_true", help="make the topic if it does not exist")
+
+    alerts = add("alerts", "subscribe to the alerts and print them")
+    add_servers(alerts)
+    alerts.add_argument("--topic", default=None, help="default: alerts")
+    alerts.add_argument("--from-beginning", action="store_true", help="all alerts, not only new ones")
+    alerts.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    alerts.add_argument("--min-severity", type=Severity, choices=list(Severity), metavar="S",
+                        help=f"one of {', '.join(Severity)}")  # fmt: skip
+    alerts.add_argument("--limit", type=int, metavar="N", help="stop after N alerts")
+
+    broker = add("broker", "a real Apache Kafka in the foreground, for trying things out; needs no Java")
+    broker.add_argument("--port", type=int, default=9092, help="default: 9092; listens on 127.0.0.1 alone")
+    broker.add_argument("--data", type=Path, metavar="DIR", help="keep the data there and find it again")
+
+    broker.add_argument("--fetch", action="store_true", help="only fetch Kafka into the cache, for a first start that is fast")
+
+    demo = add("demo", "Kafka, a replay of real labelled flows, the detector and a live view; ends by itself")
+    demo.add_argument("--dataset", choices=SCHEMAS, help="whose bundle to use (default: cicids2017-improved)")
+    demo.add_argument("--bundle", type=Path, metavar="DIR", help="default: bundles/DATASET")
+    demo.add_argument("--input", type=Path, nargs="+", metavar="FILE", help="labelled CSVs (default: the sample)")
+    demo.add_argument("--rate", type=float, default=100.0, metavar="FLOWS_PER_S", help="default: 100")
+    demo.add_argument("--limit", type=int, metavar="N", help="stop after N flows")
+    return top
+
+
+def _params(arguments: argparse.Namespace) -> Params:
+    options = common_options(arguments)
+    servers = getattr(arguments, "bootstrap_servers", None)
+    if servers is None and "FLOWSENTRY_STREAM__BOOTSTRAP_SERVERS" not in os.environ:
+        servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    options["stream.bootstrap_servers"] = servers
+    if arguments.command == "run":
+        names = ("bundle", "input", "alerts", "dead_letters", "group", "instance", "workers", "batch_size", "max_wait_ms",
+                 "target_fpr", "threshold", "metrics_port", "delivery", "create_topics")  # fmt: skip
+        options |= {f"stream.{name}": getattr(arguments, name) for name in names}
+    return load_params(options, file=arguments.params)
+
+
+def _replay(arguments: argparse.Namespace, params: Params) -> int:
+    stop = _stop_on_signals()
+    with shown_progress(arguments.limit) as progress:
+        summary = replay(
+            arguments.files,
+            schema_named(arguments.dataset) if arguments.dataset else None,
+            bootstrap_servers=params.stream.bootstrap_servers,
+            topic=arguments.topic,
+            kafka=params.kafka,
+            rate=arguments.rate,
+            speed=arguments.speed,
+            limit=arguments.limit,
+            loop=arguments.loop,
+            create_topics=arguments.create_topics,
+            on_progress=progress,
+            stop=stop,
+        )
+    print(f"{summary.produced} flows produced to {arguments.topic!r} in {summary.seconds:.1f} s", file=sys.stderr)
+    return 0
+
+
+def _alerts(arguments: argparse.Namespace, params: Params) -> int:
+    return run_subscriber(
+        params.stream.bootstrap_servers,
+        arguments.topic or params.stream.alerts,
+        kafka=params.kafka,
+        from_beginning=arguments.from_beginning,
+        min_severity=arguments.min_severity,
+        format=arguments.format,
+        limit=arguments.limit,
+        stop=_stop_on_signals(),
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    dataset = arguments.dataset or "cicids2017-improved"
+    files = arguments.input
+    if files is None:
+        if dataset != "cicids2017-improved":
+            raise ParamsError(f"--input: the sample is of cicids2017-improved; give a labelled {dataset} CSV")
+        files = [SAMPLE]
+    console = Console()
+    bundle = arguments.bundle or Path("bundles") / dataset
+    result = run_demo(
+        bundle, files, schema_named(dataset), rate=arguments.rate, limit=arguments.limit, console=console
+    )
+    _summarize(result, bundle, console)
+    return 0 if result.flows and result.alerted else 1
+
+
+def _summarize(result: DemoResult, bundle: Path, console: Console) -> None:
+    p50, p99 = result.picture.latency_ms
+    attacks = sum(result.truth.values())
+    families = ", ".join(f"{name} {count}" for name, count in sorted(result.families.items(), key=lambda item: -item[1]))
+    lines = (
+        "",
+        f"flows in    {result.flows}, {attacks} of them attacks by their labels; {result.picture.dead_letters} dead letters",
+        f"alerts out  {len(result.alerted)}: {families}",
+        f"precision   {result.precision:.4f}   recall {result.recall:.4f}   (alerts against the labels, id by id)",
+        f"latency     produce→alert p50 {p50:.0f} ms, p99 {p99:.0f} ms",
+        "",
+        "Try next, each in a terminal of its own:",
+        "  .venv/bin/python -m stream broker",
+        f"  .venv/bin/python -m stream run --bundle {bundle} --create-topics",
+        f"  .venv/bin/python -m stream replay {os.path.relpath(SAMPLE)} --rate 50 --create-topics",
+        "and watch: .venv/bin/python -m stream alerts",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    configure_logging(quiet=arguments.command == "demo" or getattr(arguments, "quiet", False))
+    if arguments.command == "broker":
+        if arguments.fetch:
+            kafka_command()
+            return 0
+        return run_foreground(arguments.port, arguments.data)
+    if arguments.command == "demo":
+        return _demo(arguments)
+    params = _params(arguments)
+    if arguments.command == "run":
+        return run_workers(params)
+    return _replay(arguments, params) if arguments.command == "replay" else _alerts(arguments, params)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    return run_command(lambda: _run(parser().parse_args(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The live picture of a running detector: figures above, newest alerts below; plain lines without a terminal."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from schemas.alert import Alert, Severity
+from stream.wording import endpoint, printable, reason_in_words
+
+__all__ = ["COLOURS", "Picture", "render", "summary_line"]
+
+COLOURS = {
+    Severity.LOW: "cyan",
+    Severity.MEDIUM: "yellow",
+    Severity.HIGH: "red",
+    Severity.CRITICAL: "bold white on red",
+}
+_WINDOW_S = 5.0
+
+
+@dataclass(slots=True)
+class Picture:
+    """What is known of the stream at one moment. Latencies are ms from the record's Kafka timestamp to the alert seen."""
+
+    title: str
+    flows: int = 0
+    lag: int = 0
+    alerts: int = 0
+    dead_letters: int = 0
+    seconds: float = 0.0
+    latencies_ms: list[float] = field(default_factory=list)
+    newest: deque[Alert] = field(default_factory=lambda: deque(maxlen=200))
+    _seen: deque[tuple[float, int, int]] = field(default_factory=deque)
+
+    def observe(self, seconds: float, flows: int, lag: int, dead_letters: int) -> None:
+        """Take in the counters of this moment; rates are over the last 5 s."""
+        self.seconds, self.flows, self.lag, self.dead_letters = seconds, flows, lag, dead_letters
+        self._seen.append((seconds, flows, self.alerts))
+        while self._seen[0][0] < seconds - _WINDOW_S:
+            self._seen.popleft()
+
+    def add(self, alert: Alert, latency_ms: float) -> None:
+        """One more alert."""
+        self.alerts += 1
+        self.newest.appendleft(alert)
+        self.latencies_ms.append(latency_ms)
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Flows/s and alerts/s."""
+        if len(self._seen) < 2:
+            return 0.0, 0.0
+        (began, flows, alerts), (ended, flows_now, alerts_now) = self._seen[0], self._seen[-1]
+        span = max(ended - began, 1e-9)
+        return (flows_now - flows) / span, (alerts_now - alerts) / span
+
+    @property
+    def latency_ms(self) -> tuple[float, float]:
+        """p50 and p99; NaN before the first alert."""
+        if not self.latencies_ms:
+            return float("nan"), float("nan")
+        p50, p99 = np.percentile(self.latencies_ms, (50, 99))
+        return float(p50), float(p99)
+
+
+def summary_line(picture: Picture) -> str:
+    """The figures on one plain line."""
+    flows_s, alerts_s = picture.rates
+    p50, p99 = picture.latency_ms
+    return (
+        f"{picture.seconds:6.1f} s  flows {picture.flows} ({flows_s:.0f}/s)  lag {picture.lag}  "
+        f"alerts {picture.alerts} ({alerts_s:.0f}/s)  dead letters {picture.dead_letters}  "
+        f"produce→alert p50 {_ms(p50)} p99 {_ms(p99)}"
+    )
+
+
+def render(picture: Picture, console: Console) -> RenderableType:
+    """The picture for a live terminal, as high as it is."""
+    flows_s, alerts_s = picture.rates
+    p50, p99 = picture.latency_ms
+    figures = Table.grid(expand=True, padding=(0, 2))
+    cells = (
+        ("flows/s", f"{flows_s:.0f}", f"{picture.flows} in all"),
+        ("lag", f"{picture.lag}", "flows waiting"),
+        ("alerts/s", f"{alerts_s:.0f}", f"{picture.alerts} in all"),
+        ("produce→alert p50", _ms(p50), ""),
+        ("p99", _ms(p99), ""),
+        ("dead letters", f"{picture.dead_letters}", ""),
+    )
+    for _ in cells:
+        figures.add_column(justify="center")
+    figures.add_row(*(Text(name, style="dim") for name, _, _ in cells))
+    figures.add_row(*(Text(value, style="bold") for _, value, _ in cells))
+    figures.add_row(*(Text(note, style="dim") for _, _, note in cells))
+    rows = max(3, console.size.height - 10)
+    return Group(
+        Panel(figures, title=f"{picture.title} · {picture.seconds:.0f} s", border_style="blue"),
+        Panel(alert_table(list(picture.newest)[:rows]), title="newest alerts", border_style="red"),
+    )
+
+
+def alert_table(alerts: Sequence[Alert]) -> Table:
+    """Alerts as a table: time, severity, source → destination, family, score, why."""
+    table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
+    for name, ratio in (("time", 0), ("severity", 0), ("source → destination", 0), ("family", 0), ("score", 0), ("why", 1)):
+        table.add_column(name, no_wrap=True, ratio=ratio or None, overflow="ellipsis")
+    for alert in alerts:
+        table.add_row(
+            f"{alert.event_time:%H:%M:%S}",
+            Text(alert.severity.value, style=COLOURS[alert.severity]),
+            endpoint(alert.flow),
+            printable(alert.family),
+            f"{alert.score:.3f}",
+            Text("; ".join(reason_in_words(reason) for reason in alert.reasons[:2]), style="dim"),
+        )
+    return table
+
+
+def _ms(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.0f} ms"
