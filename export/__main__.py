@@ -55,9 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, required=True, metavar="FILE",
         help="CSV to write: row (0-based data row), score, verdict (1 attack, 0 not), family",
     )  # fmt: skip
-    score.add_argument(
-        "--rejects", type=Path, metavar="FILE", help="CSV to write: rows that cannot be used, and why"
-    )
+    score.add_argument("--rejects", type=Path, metavar="FILE", help="CSV to write: rows that cannot be used, and why")
     limit = score.add_mutually_exclusive_group()
     limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
     limit.add_argument("--threshold", type=float, metavar="P", help="a threshold of your own")

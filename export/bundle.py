@@ -69,7 +69,9 @@ class Manifest:
             if abs(threshold.target_fpr - target_fpr) < 1e-12:
                 return threshold.threshold
         known = ", ".join(f"{threshold.target_fpr:g}" for threshold in self.thresholds)
-        raise BundleError(f"bundle {self.name}: no threshold for a false-positive rate of {target_fpr:g}: it has {known}")
+        raise BundleError(
+            f"bundle {self.name}: no threshold for a false-positive rate of {target_fpr:g}: it has {known}"
+        )
 
 
 def sha256_of(path: Path) -> str:
@@ -131,7 +133,9 @@ def _checked_hash(path: Path, expected: str, source: str) -> str:
     if not path.is_file():
         raise BundleError(f"{path}: missing; the bundle is incomplete, build or fetch it again")
     if path.stat().st_size > _LARGEST_FILE:
-        raise BundleError(f"{path}: {path.stat().st_size} bytes, more than the {_LARGEST_FILE} that a bundle's file may have")
+        raise BundleError(
+            f"{path}: {path.stat().st_size} bytes, more than the {_LARGEST_FILE} that a bundle's file may have"
+        )
     actual = sha256_of(path)
     if actual != expected:
         raise BundleError(

@@ -11,7 +11,9 @@ from schemas.flow import Feature, Kind
 __all__ = ["FLOAT32_MAX", "CellError", "category_cells", "is_missing", "numeric_cells", "parse_number"]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-_MISSING = frozenset({"", "nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "null", "none", "na", "n/a"})
+_MISSING = frozenset(
+    {"", "nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "null", "none", "na", "n/a"}
+)
 
 
 class CellError(ValueError):
@@ -60,7 +62,7 @@ def numeric_cells(feature: Feature, cells: Sequence[str]) -> tuple[np.ndarray, d
             values[row] = feature.blank if feature.blank is not None and not text.strip() else parse_number(text)
         except CellError as error:
             values[row], errors[row] = math.nan, error
-    return values, errors
+    return values + 0.0, errors  # -0 becomes 0: equal values have equal bits
 
 
 def category_cells(cells: Sequence[str]) -> np.ndarray:

@@ -93,7 +93,7 @@ class Detector:
             category = _value(columns, info, row)
             if category is None:
                 continue  # like a number that is missing: nothing unusual
-            code = self._codes[info.name].get(category, 0)
+            code = self._codes[info.name].get(str(category), 0)
             share = info.benign_shares[code - 1] if code else 0.0
             shares[info.name] = share
             weights[index] *= 1 + 3 * (1 - share)

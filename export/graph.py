@@ -40,7 +40,12 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         translated = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            verbose=False,
         )
     if translated is None:
         raise RuntimeError("torch.onnx.export gave no program")

@@ -39,15 +39,19 @@ def score_flows(
 ) -> Iterator[tuple[FlowBatch, list[float], list[str]]]:
     """Each batch of a file with the scores and the most probable attack families of its rows."""
     families = detector.manifest.families
-    for batch in read_flows(
-        path, detector.schema, min_feature_coverage=min_feature_coverage, batch_rows=_BATCH_ROWS
-    ):
+    for batch in read_flows(path, detector.schema, min_feature_coverage=min_feature_coverage, batch_rows=_BATCH_ROWS):
         scores = detector.score(batch.columns)
         yield batch, scores.score.tolist(), [families[index] for index in scores.family.tolist()]
 
 
 def score_file(
-    source: Path, target: Path, detector: Detector, *, threshold: float, min_feature_coverage: float, rejects: Path | None
+    source: Path,
+    target: Path,
+    detector: Detector,
+    *,
+    threshold: float,
+    min_feature_coverage: float,
+    rejects: Path | None,
 ) -> Counts:
     """Score `source` into `target` (row, score, verdict, family); rows that cannot be used go to `rejects`.
 

@@ -59,9 +59,7 @@ def _graph(directory: Path, detector: Detector) -> str:
     }
     for name, width in expected.items():
         if name not in shapes or shapes[name][1:] != width:
-            raise BundleError(
-                f"{directory / MODEL}: {name} has shape {shapes.get(name)}, expected {['batch', *width]}"
-            )
+            raise BundleError(f"{directory / MODEL}: {name} has shape {shapes.get(name)}, expected {['batch', *width]}")
     return f"graph      opset {opset}, " + ", ".join(f"{name}{shapes[name]}" for name in expected)
 
 

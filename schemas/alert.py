@@ -22,7 +22,7 @@ class Severity(StrEnum):
 
 
 class _Contract(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
 
 
 class FlowRef(_Contract):
@@ -55,13 +55,15 @@ class BundleRef(_Contract):
 
     name: str = Field(description="Name of the bundle.")
     version: str = Field(description="Version of the bundle.")
-    hash: str = Field(description="sha256 of its model.onnx.")
+    hash: str = Field(description="sha256 of its bundle.json, which lists those of its other files.")
 
 
 class Alert(_Contract):
     """One flow judged an attack. The message key is the alert's id."""
 
-    id: str = Field(pattern=r"^.+-\d+-\d+$", description="topic-partition-offset of the flow record: unique, and stable.")
+    id: str = Field(
+        pattern=r"^.+-\d+-\d+$", description="topic-partition-offset of the flow record: unique, and stable."
+    )
     event_time: datetime = Field(description="When the flow was: its own timestamp (UTC assumed), else the record's.")
     detection_time: datetime = Field(description="When it was judged.")
     score: float = Field(ge=0, le=1, description="Probability of an attack.")

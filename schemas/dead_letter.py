@@ -42,12 +42,14 @@ class DeadLetter(BaseModel):
     On the wire each field is one header, its name prefixed with `flowsentry-`, its value UTF-8 text.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_serialization_defaults_required=True)
 
     reason: Reason = Field(description="Why the record could not be used.")
     detail: str = Field(description="The reason in words: what was wrong and what is expected.")
     field: str = Field(default="", description="The field at fault, empty where it is the record as a whole.")
-    value: str = Field(default="", max_length=200, description="The field's value as JSON, shortened to 200 characters.")
+    value: str = Field(
+        default="", max_length=200, description="The field's value as JSON, shortened to 200 characters."
+    )
     topic: str = Field(description="Topic that the record came from.")
     partition: int = Field(ge=0, description="Partition that the record came from.")
     offset: int = Field(ge=0, description="Offset of the record there.")
@@ -55,7 +57,10 @@ class DeadLetter(BaseModel):
 
     def to_headers(self) -> list[tuple[str, bytes]]:
         """The headers to add to the source record's own."""
-        return [(HEADER_PREFIX + name, str(value).encode()) for name, value in self.model_dump(mode="json").items()]
+        return [
+            (HEADER_PREFIX + name, str(value).encode(errors="backslashreplace"))
+            for name, value in self.model_dump(mode="json").items()
+        ]
 
     @classmethod
     def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> "DeadLetter":
@@ -66,7 +71,7 @@ class DeadLetter(BaseModel):
         """
         return cls.model_validate(
             {
-                name.removeprefix(HEADER_PREFIX): value.decode()
+                name.removeprefix(HEADER_PREFIX): value.decode(errors="replace")
                 for name, value in headers
                 if name.startswith(HEADER_PREFIX) and value is not None
             }

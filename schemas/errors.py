@@ -1,10 +1,10 @@
 """The errors that a caller may want to tell apart.
 
-    FlowsentryError
-    ├── HeaderError   a CSV header or a record's keys do not fit the schema
-    ├── LabelError    a label that the data set does not have
-    ├── ParamsError   a wrong key or value in params.yaml, the environment or an option
-    └── BundleError   a bundle that is damaged, incomplete or of an unknown version
+FlowsentryError
+├── HeaderError   a CSV header or a record's keys do not fit the schema
+├── LabelError    a label that the data set does not have
+├── ParamsError   a wrong key or value in params.yaml, the environment or an option
+└── BundleError   a bundle that is damaged, incomplete or of an unknown version
 """
 
 __all__ = ["BundleError", "FlowsentryError", "HeaderError", "LabelError", "ParamsError"]

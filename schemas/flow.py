@@ -16,7 +16,18 @@ import numpy as np
 
 from schemas.errors import HeaderError, LabelError
 
-__all__ = ["BENIGN", "Binding", "Derivation", "Dropped", "Family", "Feature", "FlowSchema", "Kind", "Metadata", "key_of"]
+__all__ = [
+    "BENIGN",
+    "Binding",
+    "Derivation",
+    "Dropped",
+    "Family",
+    "Feature",
+    "FlowSchema",
+    "Kind",
+    "Metadata",
+    "key_of",
+]
 
 BENIGN = "Benign"
 

@@ -119,7 +119,8 @@ class StreamParams(_Section):
     dead_letters: str = Field("flows.dead", min_length=1, description="Topic of records that could not be used.")
     group: str = Field("flowsentry", min_length=1, description="Consumer group; also the stem of the transactional id.")
     instance: str | None = Field(
-        None, description="Name of this instance in transactional ids, stable over restarts; null takes the host's name."
+        None,
+        description="Name of this instance in transactional ids, stable over restarts; null takes the host's name.",
     )
     workers: int = Field(1, ge=1, le=64, description="Worker processes that share the partitions.")
     batch_size: int = Field(512, ge=1, le=16384, description="Most records of one batch, and of one transaction.")
@@ -179,7 +180,8 @@ def load_params(
     try:
         return Params.model_validate(merged)
     except ValidationError as error:
-        raise ParamsError("\n".join(_explain(problem, sources) for problem in error.errors())) from None
+        problems = dict.fromkeys(_explain(problem, sources) for problem in error.errors())
+        raise ParamsError("\n".join(problems)) from None
 
 
 def parse_value(key: str, text: str) -> object:
@@ -210,10 +212,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, object]:
-    """{"train": {"d_model": 1}} → {"train.d_model": 1}; `kafka` and what is no section stay as they are."""
+    """{"train": {"d_model": 1}} → {"train.d_model": 1}; what is no section stays as it is."""
     flat: dict[str, object] = {}
     for section, values in content.items():
-        if isinstance(values, dict) and section != "kafka":
+        if isinstance(values, dict):
             flat.update({f"{section}.{key}": value for key, value in values.items()})
         elif not (values is None and section in Params.model_fields):
             flat[str(section)] = values
@@ -222,14 +224,14 @@ def _flat(content: Mapping[str, Any]) -> dict[str, object]:
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
     found: dict[str, object] = {}
-    for name, value in environment.items():
+    for name, value in sorted(environment.items()):  # a section before its settings, which are laid over it
         if not name.startswith(ENV_PREFIX) or name.startswith(ENV_PREFIX + "TEST_"):
             continue
         key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
         section = key.partition(".")[0]
         if section not in Params.model_fields:
             raise ParamsError(f"environment {name}: no such setting; {_allowed('', section)}")
-        found[key] = parse_value(key, value)
+        found |= _flat({key: parse_value(key, value)})
     return found
 
 
@@ -248,11 +250,25 @@ def _overlay(merged: dict[str, Any], sources: dict[str, str], values: Mapping[st
 
 def _explain(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     place = [str(part) for part in problem["loc"]]
+    if place[0] == "kafka":  # without the value, which may be a password
+        key = ".".join(place[:2])
+        return f"{_source_of(key, sources)}: {key}: expected {'a text, a number or a boolean' if place[1:] else 'a section'}"
     key = ".".join(place)
-    source = next((sources[name] for name in (key, ".".join(place[:2]), place[0]) if name in sources), "default")
+    source = _source_of(key, sources)
     if problem["type"] == "extra_forbidden":
         return f"{source}: {key}: no such setting; {_allowed('.'.join(place[:-1]), place[-1])}"
+    if problem["type"] == "value_error":  # of several settings together; it shows the values that matter
+        return f"{source}: {key}: {problem['ctx']['error']}"
     return f"{source}: {key} = {problem['input']!r}: {problem['msg']}"
+
+
+def _source_of(key: str, sources: Mapping[str, str]) -> str:
+    """Where a setting comes from, a part of one, or the settings of a section."""
+    section = key.partition(".")[0]
+    for name in (key, ".".join(key.split(".")[:2]), section):
+        if name in sources:
+            return sources[name]
+    return ", ".join(dict.fromkeys(source for name, source in sources.items() if name.startswith(section + ".")))
 
 
 def _allowed(section: str, wrong: str) -> str:
@@ -263,4 +279,3 @@ def _allowed(section: str, wrong: str) -> str:
     close = difflib.get_close_matches(wrong, list(names), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}allowed: {', '.join(names)}"
-

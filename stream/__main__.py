@@ -100,7 +100,9 @@ def parser() -> argparse.ArgumentParser:
     broker.add_argument("--port", type=int, default=9092, help="default: 9092; listens on 127.0.0.1 alone")
     broker.add_argument("--data", type=Path, metavar="DIR", help="keep the data there and find it again")
 
-    broker.add_argument("--fetch", action="store_true", help="only fetch Kafka into the cache, for a first start that is fast")
+    broker.add_argument(
+        "--fetch", action="store_true", help="only fetch Kafka into the cache, for a first start that is fast"
+    )
 
     demo = add("demo", "Kafka, a replay of real labelled flows, the detector and a live view; ends by itself")
     demo.add_argument("--dataset", choices=SCHEMAS, help="whose bundle to use (default: cicids2017-improved)")
@@ -167,9 +169,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         files = [SAMPLE]
     console = Console()
     bundle = arguments.bundle or Path("bundles") / dataset
-    result = run_demo(
-        bundle, files, schema_named(dataset), rate=arguments.rate, limit=arguments.limit, console=console
-    )
+    result = run_demo(bundle, files, schema_named(dataset), rate=arguments.rate, limit=arguments.limit, console=console)
     _summarize(result, bundle, console)
     return 0 if result.flows and result.alerted else 1
 
@@ -177,7 +177,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _summarize(result: DemoResult, bundle: Path, console: Console) -> None:
     p50, p99 = result.picture.latency_ms
     attacks = sum(result.truth.values())
-    families = ", ".join(f"{name} {count}" for name, count in sorted(result.families.items(), key=lambda item: -item[1]))
+    families = ", ".join(
+        f"{name} {count}" for name, count in sorted(result.families.items(), key=lambda item: -item[1])
+    )
     lines = (
         "",
         f"flows in    {result.flows}, {attacks} of them attacks by their labels; {result.picture.dead_letters} dead letters",

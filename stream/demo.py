@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
@@ -164,7 +164,11 @@ def _watch(
     limit: int | None,
     console: Console,
 ) -> DemoResult:
-    _until(lambda: service.counters().get("flowsentry_assigned_partitions", 0) > 0, _READY_S, "the detector gets no partition")
+    _until(
+        lambda: service.counters().get("flowsentry_assigned_partitions", 0) > 0,
+        _READY_S,
+        "the detector gets no partition",
+    )
     stop, replayed = threading.Event(), threading.Event()
     problems: list[BaseException] = []
 
@@ -230,7 +234,7 @@ def _arrivals(consumer: Consumer, seconds: float) -> Iterator[tuple[Alert, float
         if error is not None:
             raise KafkaException(error)
         arrived_ms = time.time() * 1000
-        sent_ms = int(dict(message.headers() or ())[SOURCE_TIME_HEADER] or 0)
+        sent_ms = int(_header(message, SOURCE_TIME_HEADER) or 0)
         yield Alert.model_validate_json(message.value() or b""), arrived_ms - sent_ms
 
 
@@ -290,12 +294,17 @@ def _truth(servers: str, topic: str) -> dict[str, bool]:
                 error = message.error()
                 if error is not None:
                     raise KafkaException(error)
-                label = dict(message.headers() or ()).get("label")
+                label = _header(message, "label")
                 if label is not None:
-                    truth[f"{message.topic()}-{message.partition()}-{message.offset()}"] = label.decode() != BENIGN
+                    truth[f"{message.topic()}-{message.partition()}-{message.offset()}"] = label != BENIGN
         return truth
     finally:
         consumer.close()
+
+
+def _header(message: Message, name: str) -> str | None:
+    value = dict(list(message.headers() or ())).get(name)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _until(condition: Callable[[], bool], seconds: float, problem: str) -> None:

@@ -25,12 +25,12 @@ class Policy:
     threshold: float
 
 
-def detect(batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy) -> list[tuple[FlowRecord, Alert]]:
+def detect(
+    batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy
+) -> list[tuple[FlowRecord, Alert]]:
     """The alerts of a batch, each with the record that it is about, in the batch's order."""
     now = datetime.now(UTC)
-    bundle = BundleRef(
-        name=detector.manifest.name, version=detector.manifest.version, hash=detector.manifest.hash
-    )
+    bundle = BundleRef(name=detector.manifest.name, version=detector.manifest.version, hash=detector.manifest.hash)
     alerts = []
     for row in np.flatnonzero(scores.score >= policy.threshold).tolist():
         record = batch.records[int(decoded.rows[row])]

@@ -23,9 +23,7 @@ class Metrics:
         self.flows = Counter("flowsentry_flows", "Flow records consumed.", registry=self.registry)
         self.batches = Counter("flowsentry_batches", "Batches published and committed.", registry=self.registry)
         self.retries = Counter("flowsentry_batch_retries", "Batches rewound and done again.", registry=self.registry)
-        self.alerts = Counter(
-            "flowsentry_alerts", "Alerts published.", ("family", "severity"), registry=self.registry
-        )
+        self.alerts = Counter("flowsentry_alerts", "Alerts published.", ("family", "severity"), registry=self.registry)
         self.dead_letters = Counter(
             "flowsentry_dead_letters", "Records set aside.", ("reason",), registry=self.registry
         )
@@ -44,7 +42,10 @@ class Metrics:
         self.lag = Gauge("flowsentry_lag", "Records still to come.", ("partition",), registry=self.registry)
         self.partitions = Gauge("flowsentry_assigned_partitions", "Partitions of this worker.", registry=self.registry)
         self.bundle = Gauge(
-            "flowsentry_bundle_info", "The bundle in use.", ("name", "version", "hash", "dataset"), registry=self.registry
+            "flowsentry_bundle_info",
+            "The bundle in use.",
+            ("name", "version", "hash", "dataset"),
+            registry=self.registry,
         )
         for stage in STAGES:
             self.stage_seconds.labels(stage)

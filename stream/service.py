@@ -66,9 +66,7 @@ class Service:
             time.sleep(_RETRY_AFTER_S)
         except Exception:
             # A bug, not bad data: stop here, with the offsets uncommitted, and say where.
-            log.exception(
-                "batch failed", begins=[str(place) for place in batch.first_offsets], records=len(batch)
-            )
+            log.exception("batch failed", begins=[str(place) for place in batch.first_offsets], records=len(batch))
             raise
 
     def process(self, batch: Batch) -> None:

@@ -117,9 +117,13 @@ class Source:
     # The loop polls only between batches, each committed before the next: there is nothing to drain on revoke.
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions assigned", partitions=[partition.partition for partition in partitions])
-        self._committed = {
-            place.partition: place.offset for place in self.consumer.committed(partitions, timeout=_TIMEOUT_S)
-        }
+        try:
+            places = self.consumer.committed(partitions, timeout=_TIMEOUT_S)
+        except KafkaException as error:
+            # Only the lag of partitions not read yet hangs on it; the records do not.
+            log.warning("committed offsets not known yet", error=error.args[0].str())
+            places = []
+        self._committed = {place.partition: place.offset for place in places}
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions revoked", partitions=[partition.partition for partition in partitions])
@@ -144,6 +148,10 @@ def _record(message: Message) -> FlowRecord | None:
         offset=message.offset() or 0,
         key=message.key(),
         value=message.value(),
-        headers=tuple(message.headers() or ()),
+        headers=tuple((name, _bytes(value)) for name, value in list(message.headers() or ())),
         timestamp_ms=timestamp_ms,
     )
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value

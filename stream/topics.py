@@ -6,7 +6,8 @@ from typing import Protocol
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ClusterMetadata
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from schemas.errors import FlowsentryError
@@ -25,7 +26,7 @@ Properties = Mapping[str, str | int | float | bool]
 class _Client(Protocol):
     """Consumer, producer or admin client: each can look at the cluster."""
 
-    def list_topics(self, topic: str, timeout: float) -> ClusterMetadata: ...
+    def list_topics(self, *, timeout: float) -> ClusterMetadata: ...
 
 
 def error_text(error: KafkaError | KafkaException) -> str:
@@ -41,7 +42,8 @@ def partitions_of(client: _Client, topic: str, servers: str, timeout_s: float = 
         FlowsentryError: the broker does not answer, or refuses.
     """
     try:
-        found = client.list_topics(topic, timeout=timeout_s).topics.get(topic)
+        # Asked for by name, a topic that does not exist would be made where the broker makes topics by itself.
+        found = client.list_topics(timeout=timeout_s).topics.get(topic)
     except KafkaException as error:
         raise FlowsentryError(f"no answer from Kafka at {servers}: {error_text(error)}") from None
     if found is None or (found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
@@ -57,7 +59,7 @@ def ensure_topic(bootstrap_servers: str, topic: str, *, kafka: Properties, creat
     Raises:
         FlowsentryError: it does not exist, or the broker does not answer.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, **kafka})
+    admin = _admin({"bootstrap.servers": bootstrap_servers, **kafka})
     if partitions_of(admin, topic, bootstrap_servers):
         return
     if not create:
@@ -65,6 +67,13 @@ def ensure_topic(bootstrap_servers: str, topic: str, *, kafka: Properties, creat
             f"topic {topic!r} does not exist at {bootstrap_servers}: make it first, or give --create-topics"
         )
     create_topics(admin, [topic])
+
+
+def _admin(properties: Properties) -> AdminClient:
+    try:
+        return AdminClient(dict(properties))
+    except KafkaException as error:
+        raise FlowsentryError(f"kafka: {error_text(error)}") from None
 
 
 def create_topics(admin: AdminClient, topics: Sequence[str], partitions: int = 1) -> None:
@@ -89,7 +98,7 @@ def wait_for_topics(
 
     A broker that does not answer and a topic that does not exist are waited for, with a message every 10 s.
     """
-    admin = AdminClient(dict(properties))
+    admin = _admin(properties)
     servers = str(properties["bootstrap.servers"])
     reminded_at = float("-inf")
     while not stopping():

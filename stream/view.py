@@ -108,7 +108,14 @@ def render(picture: Picture, console: Console) -> RenderableType:
 def alert_table(alerts: Sequence[Alert]) -> Table:
     """Alerts as a table: time, severity, source → destination, family, score, why."""
     table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
-    for name, ratio in (("time", 0), ("severity", 0), ("source → destination", 0), ("family", 0), ("score", 0), ("why", 1)):
+    for name, ratio in (
+        ("time", 0),
+        ("severity", 0),
+        ("source → destination", 0),
+        ("family", 0),
+        ("score", 0),
+        ("why", 1),
+    ):
         table.add_column(name, no_wrap=True, ratio=ratio or None, overflow="ellipsis")
     for alert in alerts:
         table.add_row(

@@ -85,12 +85,12 @@ def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
 
     metrics = Metrics()
     metrics.set_bundle(manifest)
-    metrics_port = _serve_metrics(metrics, stream.metrics_host, stream.metrics_port + index if stream.metrics_port else 0)
+    metrics_port = _serve_metrics(
+        metrics, stream.metrics_host, stream.metrics_port + index if stream.metrics_port else 0
+    )
 
     topics = (stream.input, stream.alerts, stream.dead_letters)
-    if not wait_for_topics(
-        admin_properties(params), topics, create=stream.create_topics, stopping=stopping
-    ):
+    if not wait_for_topics(admin_properties(params), topics, create=stream.create_topics, stopping=stopping):
         return
     name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
     librdkafka = logging.getLogger("librdkafka")
@@ -99,7 +99,9 @@ def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
     try:
         sink: Sink
         if stream.delivery == "exactly-once":
-            sink = TransactionalSink(Producer(producer_properties(params, transactional_id=name), logger=librdkafka), consumer)
+            sink = TransactionalSink(
+                Producer(producer_properties(params, transactional_id=name), logger=librdkafka), consumer
+            )
         else:
             sink = AtLeastOnceSink(Producer(producer_properties(params), logger=librdkafka), consumer)
         service = Service(

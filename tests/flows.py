@@ -213,7 +213,9 @@ def flows(
 def _shifts(schema: FlowSchema) -> dict[str, dict[str, float]]:
     rng = np.random.default_rng(_SHIFTS_SEED)
     return {
-        family.name: {name: float(rng.choice([-1.0, 0.0, 0.0, 0.0, 1.0, 1.0])) * family.is_attack for name in schema.names}
+        family.name: {
+            name: float(rng.choice([-1.0, 0.0, 0.0, 0.0, 1.0, 1.0])) * family.is_attack for name in schema.names
+        }
         for family in schema.families
     }
 

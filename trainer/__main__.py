@@ -53,9 +53,7 @@ def parser() -> argparse.ArgumentParser:
                 "--attack-share", type=float, default=0.65, metavar="P", help="share of attacks (default: 0.65)"
             )
         if name == "prepare":
-            command.add_argument(
-                "--out", type=Path, metavar="DIR", help="write here instead of RUNS/DATASET/prepared"
-            )
+            command.add_argument("--out", type=Path, metavar="DIR", help="write here instead of RUNS/DATASET/prepared")
             command.add_argument(
                 "--exclude", type=Path, nargs="*", default=[], metavar="FILE",
                 help="CSVs whose rows must not be trained on, such as the demo's sample: they join the test rows",

@@ -37,8 +37,7 @@ def clean(matrix: np.ndarray, family: np.ndarray, is_attack: np.ndarray, names: 
         is_attack: bool[N].
         names: the F feature names.
     """
-    counts = {"rows_with_missing_values_kept": int(np.isnan(matrix).any(axis=1).sum())}
-
+    counts: dict[str, int] = {}
     keep = np.ones(len(matrix), dtype=bool)
     for name in _DURATIONS:
         if name in names:
@@ -66,4 +65,5 @@ def clean(matrix: np.ndarray, family: np.ndarray, is_attack: np.ndarray, names: 
 
     unique = np.zeros(len(matrix), dtype=bool)
     unique[first] = True
+    counts["rows_with_missing_values_kept"] = int(np.isnan(matrix[unique]).any(axis=1).sum())
     return Cleaned(unique, counts)

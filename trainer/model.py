@@ -120,12 +120,15 @@ class TransformerBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(d_model)
         self.attention = nn.MultiheadAttention(d_model, n_heads, batch_first=True)
         self.feedforward_norm = nn.LayerNorm(d_model)
-        self.feedforward = nn.Sequential(nn.Linear(d_model, d_feedforward), nn.GELU(), nn.Linear(d_feedforward, d_model))
+        self.feedforward = nn.Sequential(
+            nn.Linear(d_model, d_feedforward), nn.GELU(), nn.Linear(d_feedforward, d_model)
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         normed = self.attention_norm(tokens)
         tokens = tokens + self.attention(normed, normed, normed, need_weights=False)[0]
-        return tokens + self.feedforward(self.feedforward_norm(tokens))
+        mixed: Tensor = tokens + self.feedforward(self.feedforward_norm(tokens))
+        return mixed
 
     def cls(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The CLS token's output alone, f32[B, D], and how it attended to each token, f32[B, T] (mean over heads)."""

@@ -1,6 +1,5 @@
 """`prepare`: a data set's CSVs → arrays to train on, and a record of all that was done to them."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -10,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from export.bundle import sha256_of
 from export.progress import track
 from export.reading import FlowBatch, read_flows
 from schemas.datasets import schema_named
-from schemas.errors import FlowsentryError, HeaderError
+from schemas.errors import FlowsentryError, HeaderError, LabelError
 from schemas.flow import FlowSchema, Kind
 from schemas.params import DataParams
 from trainer.cleaning import clean
 from trainer.preprocessing import Preprocessor, encode, fit, vocabulary
 from trainer.splitting import SPLITS, balance, split
 
-__all__ = ["Prepared", "load_prepared", "prepare"]
+__all__ = ["Prepared", "families_of", "load_prepared", "prepare"]
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
     `exclude` are CSVs whose feature vectors must not be trained on (the demo's sample): they go to the test side.
 
     Raises:
-        FlowsentryError: no file is one of the data set's, or a label is unknown.
+        FlowsentryError: no file is one of the data set's, a label is unknown, or attacks or benign flows are lacking.
     """
     schema = schema_named(params.dataset)
     reports: list[dict[str, object]] = []
@@ -61,8 +61,8 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
         if columns is not None:
             matrices.append(columns)
             families.append(labels)
-    if not matrices:
-        raise FlowsentryError(f"none of the files is a labelled CSV of {schema.name}: {json.dumps(reports)}")
+    if not any(map(len, families)):
+        raise FlowsentryError(f"none of the files has usable rows of {schema.name}: {json.dumps(reports)}")
 
     columns = {name: np.concatenate([part[name] for part in matrices]) for name in schema.names}
     family = np.concatenate(families)
@@ -70,25 +70,27 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
     is_attack = np.array([item.is_attack for item in schema.families])
     cleaned = clean(raw, family, is_attack[family], schema.names)
     kept = np.flatnonzero(cleaned.keep)
+    _require_both(is_attack[family[kept]], "all rows after cleaning")
     if params.balanced_rows is not None:
         kept = kept[balance(is_attack[family[kept]], rows=params.balanced_rows, seed=params.seed)]
     raw, family = raw[kept], family[kept]
     columns = {name: values[kept] for name, values in columns.items()}
 
-    side = split(
-        raw, family, validation_share=params.validation_share, test_share=params.test_share, seed=params.seed
-    )
+    side = split(raw, family, validation_share=params.validation_share, test_share=params.test_share, seed=params.seed)
     held_out = _rows_among(columns, raw, schema, vocabularies, exclude)
     side[held_out] = SPLITS.index("test")
 
     # Categories are learnt from training rows alone, like everything else.
     train = side == SPLITS.index("train")
+    for name in ("train", "validation"):
+        _require_both(is_attack[family[side == SPLITS.index(name)]], f"the {name} rows")
     vocabularies = {feature.name: vocabulary(columns[feature.name][train]) for feature in schema.categorical}
     x = _encoded(columns, schema, vocabularies)
     y = is_attack[family].astype(np.int8)
-    preprocessor = fit(
-        x[train], y[train] == 1, schema, vocabularies, n_quantiles=params.n_quantiles, seed=params.seed
-    )
+    preprocessor = fit(x[train], y[train] == 1, schema, vocabularies, n_quantiles=params.n_quantiles, seed=params.seed)
+    empty = [name for name, column in zip(schema.names, x[train].T, strict=True) if _is_empty(column, schema, name)]
+    if empty:
+        log.warning("features without a value in any training row", features=empty)
     metadata: dict[str, object] = {
         "dataset": schema.name,
         "schema": {"version": schema.version, "hash": schema.fingerprint(), "citation": schema.citation},
@@ -110,7 +112,7 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
         np.save(out / f"{name}.npy", array)
     preprocessor.save(out / "preprocessor.joblib")
     (out / "metadata.json").write_text(json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
-    log.info("prepared", out=str(out), **{key: value for key, value in cleaned.counts.items()}, rows=len(x))
+    log.info("prepared", out=str(out), **cleaned.counts, rows=len(x))
     return out
 
 
@@ -134,7 +136,7 @@ def load_prepared(directory: Path) -> Prepared:
 
 def _read(path: Path, schema: FlowSchema) -> tuple[dict[str, object], dict[str, np.ndarray] | None, np.ndarray]:
     """One file → what is reported of it, its columns, and the family number of each row."""
-    report: dict[str, object] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    report: dict[str, object] = {"file": path.name, "sha256": sha256_of(path)}
     try:
         batches = list(read_flows(path, schema, min_feature_coverage=0.5))
     except HeaderError as error:
@@ -144,7 +146,9 @@ def _read(path: Path, schema: FlowSchema) -> tuple[dict[str, object], dict[str, 
     report |= {"rows": sum(len(batch.rows) for batch in batches), "rejected": dict(rejects)}
     if rejects:
         log.warning("rows refused", file=path.name, **rejects)
-    families = np.concatenate([_families(batch, schema, path) for batch in batches])
+    if not batches:
+        return report, None, np.empty(0)
+    families = np.concatenate([families_of(batch, schema, path) for batch in batches])
     columns = {
         feature.name: np.concatenate([_column(batch, feature.name, feature.kind) for batch in batches])
         for feature in schema.features
@@ -159,13 +163,44 @@ def _column(batch: FlowBatch, name: str, kind: Kind) -> np.ndarray:
     return np.full(len(batch.rows), fill, dtype=np.float64 if kind is Kind.NUMERIC else object)
 
 
-def _families(batch: FlowBatch, schema: FlowSchema, path: Path) -> np.ndarray:
-    name = next((name for name in schema.label_columns if name in batch.labels), None)
-    if name is None:
+def families_of(batch: FlowBatch, schema: FlowSchema, path: Path) -> np.ndarray:
+    """The family number of each row, from the first of the schema's label columns that is there: int64[B].
+
+    Raises:
+        FlowsentryError: no label column, an unknown label, or one that another label column contradicts.
+    """
+    present = [name for name in schema.label_columns if name in batch.labels]
+    if not present:
         raise FlowsentryError(f"{path}: no label column: expected {' or '.join(schema.label_columns)}")
+    name, *others = present
     numbers = {family.name: number for number, family in enumerate(schema.families)}
-    known = {label: numbers[schema.family_of(label).name] for label in set(batch.labels[name])}
-    return np.array([known[label] for label in batch.labels[name]], dtype=np.int64)
+    try:
+        known = {label: numbers[schema.family_of(label).name] for label in dict.fromkeys(batch.labels[name])}
+    except LabelError as error:
+        first = schema.label_columns[0]
+        hint = "" if name == first else f". The family is read from {first}, a column that this file lacks"
+        raise LabelError(f"{path}: {error}{hint}") from None
+    families = np.array([known[label] for label in batch.labels[name]], dtype=np.int64)
+    for other in others:
+        said = np.array([cell.strip() for cell in batch.labels[other]], dtype=np.str_)
+        is_attack = np.array([family.is_attack for family in schema.families])[families]
+        for place in np.flatnonzero(np.where(is_attack, said == "0", said == "1"))[:1].tolist():
+            raise LabelError(
+                f"{path}: data row {batch.rows[place]}: {name} {batch.labels[name][place]!r} means "
+                f"{schema.families[families[place]].name}, but {other} is {said[place]}"
+            )
+    return families
+
+
+def _require_both(is_attack: np.ndarray, where: str) -> None:
+    attacks, benign = int(is_attack.sum()), int((~is_attack).sum())
+    if not (attacks and benign):
+        raise FlowsentryError(f"{where}: {attacks} attacks and {benign} benign flows, but both are needed")
+
+
+def _is_empty(column: np.ndarray, schema: FlowSchema, name: str) -> bool:
+    numeric = schema.features[schema.names.index(name)].kind is Kind.NUMERIC
+    return bool((np.isnan(column) if numeric else column == 0).all())
 
 
 def _matrix(columns: dict[str, np.ndarray], schema: FlowSchema) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
@@ -208,9 +243,7 @@ def _counts(families: np.ndarray, schema: FlowSchema) -> dict[str, int]:
     return {family.name: int(count) for family, count in zip(schema.families, counts, strict=True)}
 
 
-def _transformation(
-    schema: FlowSchema, preprocessor: Preprocessor, index: int, train: np.ndarray
-) -> dict[str, object]:
+def _transformation(schema: FlowSchema, preprocessor: Preprocessor, index: int, train: np.ndarray) -> dict[str, object]:
     feature = schema.features[index]
     common: dict[str, object] = {"name": feature.name, "kind": feature.kind.value, "unit": feature.unit}
     if feature.kind is Kind.CATEGORICAL:

@@ -80,7 +80,9 @@ def fit(
     """Fit on training rows: f32[N, F] raw values (codes for categories), bool[N]."""
     numeric = [schema.names.index(feature.name) for feature in schema.numeric]
     transformer = QuantileTransformer(n_quantiles=min(n_quantiles, len(matrix)), subsample=None, random_state=seed)
-    transformer.fit(matrix[:, numeric].astype(np.float64))
+    values = matrix[:, numeric].astype(np.float64)
+    values[:, np.isnan(values).all(axis=0)] = 0.0  # a feature without any value has no quantiles
+    transformer.fit(values)
     knots, heights = _map_points(np.asarray(transformer.quantiles_).T, np.asarray(transformer.references_))
     benign = matrix[~is_attack]
     ranges = {
@@ -102,7 +104,6 @@ def _map_points(quantiles: np.ndarray, references: np.ndarray) -> tuple[np.ndarr
     knots = np.zeros(quantiles.shape, dtype=np.float32)
     heights = np.zeros(quantiles.shape, dtype=np.float32)
     for row, column in enumerate(quantiles.astype(np.float32)):
-        column = np.nan_to_num(column)
         points, first, counts = np.unique(column, return_index=True, return_counts=True)
         middle = (levels[first] + levels[first + counts - 1]) / 2
         height = norm.ppf(middle)

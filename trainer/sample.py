@@ -12,7 +12,7 @@ import numpy as np
 from export.reading import open_csv, parse_rows
 from schemas.errors import FlowsentryError
 from schemas.flow import FlowSchema, Kind
-from trainer.prepare import Prepared
+from trainer.prepare import Prepared, families_of
 from trainer.preprocessing import encode
 
 __all__ = ["sample"]
@@ -22,8 +22,11 @@ def sample(prepared: Prepared, files: Sequence[Path], out: Path, *, rows: int, a
     """Write up to `rows` rows of the test split, as they stand in `files` and in their order; how many were written.
 
     Raises:
-        FlowsentryError: the files have other columns, or none of their rows is a test row.
+        FlowsentryError: the files have other columns, none of their rows is a test row, or a number makes no sense.
     """
+    if rows < 1 or not 0 <= attack_share <= 1:
+        raise FlowsentryError(f"rows ({rows}) must be 1 or more, attack_share ({attack_share}) from 0 to 1")
+    is_attack = [family.is_attack for family in prepared.schema.families]
     header: tuple[str, ...] | None = None
     found: list[tuple[list[str], bool]] = []
     test = {row.tobytes() for row in prepared.x[prepared.rows("test")] + np.float32(0.0)}
@@ -35,13 +38,15 @@ def sample(prepared: Prepared, files: Sequence[Path], out: Path, *, rows: int, a
             while chunk := list(islice(source.rows, 4096)):
                 batch = parse_rows(chunk, 0, source.binding, prepared.schema, 0.0)
                 vectors = _vectors(batch.columns, prepared)
-                labels = batch.labels[next(iter(batch.labels))]
-                for place, (row, label) in enumerate(zip(batch.rows.tolist(), labels, strict=True)):
-                    if vectors[place].tobytes() in test:
-                        found.append((chunk[row], prepared.schema.family_of(label).is_attack))
+                families = families_of(batch, prepared.schema, path).tolist()
+                for vector, row, family in zip(vectors, batch.rows.tolist(), families, strict=True):
+                    if vector.tobytes() in test:
+                        found.append((chunk[row], is_attack[family]))
     if not found or header is None:
-        raise FlowsentryError("none of the rows is a test row of the prepared data: were they prepared from these files?")
-    chosen = _choose(np.array([is_attack for _, is_attack in found]), rows, attack_share, seed)
+        raise FlowsentryError(
+            "none of the rows is a test row of the prepared data: were they prepared from these files?"
+        )
+    chosen = _choose(np.array([attack for _, attack in found]), rows, attack_share, seed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -71,5 +76,7 @@ def _choose(is_attack: np.ndarray, rows: int, attack_share: float, seed: int) ->
     attacks, benign = np.flatnonzero(is_attack), np.flatnonzero(~is_attack)
     n_benign = min(len(benign), round(rows * (1 - attack_share)))
     n_attacks = min(len(attacks), rows - n_benign)
-    chosen = np.concatenate([rng.choice(attacks, n_attacks, replace=False), rng.choice(benign, n_benign, replace=False)])
-    return np.sort(chosen).tolist()
+    chosen = np.concatenate(
+        [rng.choice(attacks, n_attacks, replace=False), rng.choice(benign, n_benign, replace=False)]
+    )
+    return [int(index) for index in np.sort(chosen)]

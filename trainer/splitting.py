@@ -23,16 +23,19 @@ def split(
     side_of_group = np.zeros(len(first), dtype=np.int8)
     for family in np.unique(families):
         members = rng.permutation(np.flatnonzero(families[first] == family))
-        n_validation, n_test = (_size(len(members), share) for share in (validation_share, test_share))
+        # Rounding up twice must not leave a family without a training row.
+        n_test = _size(len(members), test_share, most=len(members) - 2)
+        n_validation = _size(len(members), validation_share, most=len(members) - n_test - 1)
         side_of_group[members[:n_test]] = SPLITS.index("test")
         side_of_group[members[n_test : n_test + n_validation]] = SPLITS.index("validation")
-    return side_of_group[groups]
+    sides: np.ndarray = side_of_group[groups]
+    return sides
 
 
-def _size(members: int, share: float) -> int:
+def _size(members: int, share: float, most: int) -> int:
     if share == 0 or members < len(SPLITS):
         return 0
-    return max(1, round(members * share))
+    return min(max(1, round(members * share)), most)
 
 
 def balance(is_attack: np.ndarray, *, rows: int, seed: int) -> np.ndarray:

@@ -22,7 +22,8 @@ def new_model(prepared: Prepared, params: TrainParams) -> TabularExpert:
     preprocessor = prepared.preprocessor
     config = ModelConfig(
         n_numeric=len(prepared.schema.numeric),
-        cardinalities=tuple(len(preprocessor.vocabularies[item.name]) for item in prepared.schema.categorical),
+        # At least 1: a feature without a value in any training row has no categories, but a head needs a class.
+        cardinalities=tuple(max(1, len(preprocessor.vocabularies[item.name])) for item in prepared.schema.categorical),
         n_families=len(prepared.schema.attack_families),
         n_knots=preprocessor.knots.shape[1],
         d_model=params.d_model,
@@ -71,7 +72,9 @@ def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage:
         total = ((numeric - torch.nan_to_num(batch.numeric)) ** 2 * wanted).sum()
         for index, logit in enumerate(logits):
             asked = hidden[:, n_numeric + index]
-            codes = torch.where(asked, batch.categories[:, index] - 1, torch.full_like(batch.categories[:, index], -100))
+            codes = torch.where(
+                asked, batch.categories[:, index] - 1, torch.full_like(batch.categories[:, index], -100)
+            )
             total = total + F.cross_entropy(logit, codes, ignore_index=-100, reduction="sum")
         return total / hidden.sum().clamp(min=1)
 

@@ -38,7 +38,8 @@ def tracked_run(params: Params, stage: str, inputs: Path) -> Iterator[Run]:
             {
                 "stage": stage,
                 "schema": metadata["schema"]["hash"],
-                **{f"input.{report['file']}": report["sha256"] for report in metadata["inputs"]},
+                # Numbered: MLflow refuses many characters of file names in a tag's name, and two may be the same.
+                **{f"input.{n}": f"{it['sha256']}  {it['file']}" for n, it in enumerate(metadata["inputs"], start=1)},
             }
         )
         yield Run()

@@ -156,7 +156,7 @@ def train(
             bar.advance(f"loss {running:.4f}" + (f", {stage.criterion} {shown:.5f}" if np.isfinite(shown) else ""))
 
             if step % per_epoch == 0:
-                scores = stage.evaluate(average.module.eval())  # type: ignore[operator]
+                scores = stage.evaluate(_averaged(average))
                 if scores[stage.criterion] > best[stage.criterion]:
                     best, best_weights = scores, _weights(average)
                 tracker.log_metrics({"loss": running, **scores}, step // per_epoch)
@@ -173,6 +173,12 @@ def train(
         save()
     model.load_state_dict(best_weights)
     return dict(best)
+
+
+def _averaged(average: AveragedModel) -> TabularExpert:
+    module = average.module.eval()
+    assert isinstance(module, TabularExpert)
+    return module
 
 
 def _weights(average: AveragedModel) -> dict[str, Tensor]:

@@ -22,13 +22,12 @@ SCHEMA = FlowSchema(
     metadata=(*cic.METADATA, Metadata(name="id")),
     dropped=(
         Dropped(name="fwd_header_length_1", reason="the uncorrected release prints Fwd Header Length twice"),
-        Dropped(name="attempted_category", reason="part of the labelling: it says why an attack had no effect"),
         *cic.dropped(
             (cic.BWD_URG, cic.CWR, cic.ECE, cic.SUBFLOW_BWD_PACKETS),
             "zero in every row that we hold (42,049): it tells nothing",
         ),
     ),
-    label_columns=cic.LABEL_COLUMNS,
+    label_columns=(*cic.LABEL_COLUMNS, "attempted_category"),
     families=(
         Family(name=BENIGN, labels=("BENIGN", "Normal")),
         Family(name="Botnet", labels=("Bot",), techniques=("T1071.001",)),

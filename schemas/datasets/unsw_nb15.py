@@ -17,8 +17,9 @@ def _categorical(name: str) -> Feature:
 
 def packet_rate(*, spkts: np.ndarray, dpkts: np.ndarray, dur: np.ndarray) -> np.ndarray:
     """`rate` as the partition has it: gaps between packets per second; 0 for a flow without duration. f64[B] → f64[B]."""
-    rate = np.divide(spkts + dpkts - 1.0, dur, out=np.zeros_like(dur), where=dur > 0)
-    return np.where(np.isnan(dur), np.nan, rate)
+    gaps = spkts + dpkts - 1.0
+    rate = np.divide(gaps, dur, out=np.zeros_like(dur), where=dur > 0)
+    return np.where(np.isnan(gaps + dur), np.nan, rate)
 
 
 SCHEMA = FlowSchema(
