@@ -17,6 +17,7 @@ from export.detector import Detector, load
 from export.metrics import summarize
 from export.run import Run, read_run
 from export.thresholds import choose, severity_bounds
+from schemas.errors import FlowsentryError
 from schemas.flow import FlowSchema, Kind
 from schemas.params import ExportParams
 
@@ -30,16 +31,22 @@ def build(directory: Path, out: Path, params: ExportParams, *, name: str | None 
     """Build the bundle of the run in `directory` at `out`, replacing what was there; returns `out`.
 
     Raises:
-        FlowsentryError: the run is not complete; the message says which command is missing.
+        FlowsentryError: the run is not complete, or its data were prepared anew after the training; the message says
+            which command to run.
     """
     run = read_run(directory)
+    program = graph.load_program(run.model)
+    preprocessor = joblib.load(run.preprocessor)
+    if not np.array_equal(graph.knots(program), preprocessor["knots"]):
+        raise FlowsentryError(
+            f"{run.model} was trained on other rows than {run.preprocessor.parent} holds: "
+            "run `python -m trainer finetune` again"
+        )
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    program = graph.load_program(run.model)
     graph.write_onnx(program, partial / MODEL)
 
-    preprocessor = joblib.load(run.preprocessor)
     probes = _probes(preprocessor, run.schema)
     probe_attack, probe_families = graph.run_program(program, *probes)
     np.savez_compressed(

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from schemas.dead_letter import Reason
-from schemas.flow import Feature, Kind
+from schemas.flow import FLOAT32_MAX, Feature, Kind
 
 __all__ = ["FLOAT32_MAX", "CellError", "category_cells", "is_missing", "numeric_cells", "parse_number"]
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MISSING = frozenset(
     {"", "nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity", "null", "none", "na", "n/a"}
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-__all__ = ["INPUTS", "OPSET", "OUTPUTS", "load_program", "run_program", "write_onnx"]
+__all__ = ["INPUTS", "OPSET", "OUTPUTS", "knots", "load_program", "run_program", "write_onnx"]
 
 OPSET = 20
 INPUTS = ("numeric", "categories")
@@ -18,6 +18,12 @@ OUTPUTS = ("attack_probability", "family_probabilities", "attention")
 def load_program(path: Path) -> torch.export.ExportedProgram:
     """The frozen model that `trainer finetune` wrote."""
     return torch.export.load(path)
+
+
+def knots(program: torch.export.ExportedProgram) -> np.ndarray:
+    """The raw values at which the map of the program's preprocessing bends: f32[n_numeric, K]."""
+    points: np.ndarray = program.state_dict["normalizer.knots"].numpy()
+    return points
 
 
 def run_program(

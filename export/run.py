@@ -50,6 +50,7 @@ def read_run(directory: Path) -> Run:
     prepared = directory / "prepared"
     for path, command in (
         (prepared / "metadata.json", "prepare"),
+        (prepared / "preprocessor.joblib", "prepare"),
         (directory / "model.pt2", "finetune"),
         (directory / "training.json", "finetune"),
     ):

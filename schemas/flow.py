@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 BENIGN = "Benign"
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
@@ -231,13 +232,13 @@ class FlowSchema:
     def derive(self, columns: dict[str, np.ndarray]) -> None:
         """Fill in, in place and row by row, what is missing (NaN) and follows from other columns; float64[B] each.
 
-        What a float32 cannot hold stays missing.
+        What follows but fits no float32 stays missing.
         """
         for derivation in self.derivations:
             if all(name in columns for name in derivation.inputs):
-                with np.errstate(over="ignore"):
+                with np.errstate(over="ignore", invalid="ignore"):
                     derived = derivation.formula(**{name: columns[name] for name in derivation.inputs})
-                derived = np.where(np.abs(derived) <= np.finfo(np.float32).max, derived, np.nan)
+                derived = np.where(np.abs(derived) <= FLOAT32_MAX, derived, np.nan)
                 given = columns.get(derivation.name)
                 columns[derivation.name] = derived if given is None else np.where(np.isnan(given), derived, given)
 

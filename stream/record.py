@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, NoReturn
 
 import numpy as np
@@ -80,7 +80,10 @@ class RecordReader:
 
     def __init__(self, schema: FlowSchema) -> None:
         self._schema = schema
-        self._model = _model_of(schema)
+
+    @cached_property
+    def _model(self) -> type[BaseModel]:
+        return _model_of(self._schema)
 
     def read(self, value: bytes | None) -> Record:
         """Understand one record.
@@ -219,6 +222,7 @@ def _to_json(given: object) -> str:
             return json.dumps(given)
 
 
+@lru_cache(maxsize=8)
 def _model_of(schema: FlowSchema) -> type[BaseModel]:
     """The schema as a pydantic model. It words what is wrong with a value; records are not passed through it."""
     number = Annotated[float, AfterValidator(_within_float32)]

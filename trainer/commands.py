@@ -7,13 +7,14 @@ import torch
 
 from export.metrics import summarize
 from export.progress import console
+from schemas.errors import FlowsentryError
 from schemas.params import Params
 from trainer.freezing import freeze
 from trainer.model import TabularExpert
 from trainer.prepare import Prepared, load_prepared
 from trainer.stages import finetune_stage, model_inputs, new_model, predict, pretrain_stage
 from trainer.tracking import tracked_run
-from trainer.training import load_checkpoint, train
+from trainer.training import load_checkpoint, same_preprocessing, train
 
 __all__ = ["finetune", "pretrain", "run_directory"]
 
@@ -26,6 +27,8 @@ def run_directory(params: Params, root: Path) -> Path:
 def _device(params: Params) -> torch.device:
     if params.train.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if params.train.device == "cuda" and not torch.cuda.is_available():
+        raise FlowsentryError("train.device = 'cuda', but torch sees no such GPU: auto or cpu will do")
     return torch.device(params.train.device)
 
 
@@ -34,6 +37,28 @@ def _start(params: Params, directory: Path) -> tuple[Prepared, torch.device]:
         torch.set_num_threads(params.train.threads)
     torch.manual_seed(params.data.seed)
     return load_prepared(directory / "prepared"), _device(params)
+
+
+def _take_over(model: TabularExpert, path: Path, schema_hash: str) -> None:
+    """Start from pretrained weights.
+
+    Raises:
+        FlowsentryError: there are none, or they are of an unfinished run, another model or other prepared data.
+    """
+    saved = load_checkpoint(path, schema_hash=schema_hash)
+    command = "`python -m trainer pretrain`"
+    if saved["step"] < saved["total_steps"]:
+        raise FlowsentryError(
+            f"{path} stands at step {saved['step']} of {saved['total_steps']}: run {command} to its end"
+        )
+    config = model.config.to_dict()
+    if differing := [
+        f"{name} {value}, now {config[name]}" for name, value in saved["model_config"].items() if value != config[name]
+    ]:
+        raise FlowsentryError(f"{path} is of another model ({', '.join(differing)}): run {command} again")
+    if not same_preprocessing(model, saved["weights"]):
+        raise FlowsentryError(f"{path} was trained on rows prepared otherwise: run {command} again")
+    model.load_state_dict(saved["weights"])
 
 
 def _training(params: Params, model: TabularExpert, best: dict[str, float]) -> dict[str, object]:
@@ -75,7 +100,7 @@ def finetune(params: Params, directory: Path) -> Path:
     model = new_model(prepared, params.train)
     schema_hash = prepared.schema.fingerprint()
     if params.train.epochs_pretrain:
-        model.load_state_dict(load_checkpoint(directory / "pretrain.pt", schema_hash=schema_hash)["weights"])
+        _take_over(model, directory / "pretrain.pt", schema_hash)
     rows = model_inputs(prepared, prepared.rows("train"), model)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     path = directory / "finetune.pt"

@@ -1,7 +1,9 @@
 """The one training loop. A stage hands it its loss; it reads top to bottom and can be killed and resumed."""
 
+import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +18,11 @@ from schemas.errors import FlowsentryError
 from schemas.params import TrainParams
 from trainer.model import ModelConfig, TabularExpert
 
-__all__ = ["Inputs", "Stage", "Tracker", "build_model", "load_checkpoint", "train"]
+__all__ = ["Inputs", "Stage", "Tracker", "build_model", "load_checkpoint", "same_preprocessing", "train"]
+
+# Settings that decide how fast a run is, not what comes of it; and those that pretraining does not use.
+_ONLY_SPEED = frozenset({"threads", "device", "checkpoint_every_s"})
+_AFTER = {"pretrain": frozenset({"epochs_finetune", "finetune_mask_share", "family_loss_weight"})}
 
 
 class Tracker(Protocol):
@@ -64,14 +70,25 @@ def load_checkpoint(path: Path, *, schema_hash: str) -> dict[str, Any]:
     """Read a checkpoint (tensors and plain values only, no code).
 
     Raises:
-        FlowsentryError: it is not there, or belongs to another schema.
+        FlowsentryError: it is not there, cannot be read, or belongs to another schema.
     """
+    command = f"`python -m trainer {path.stem}`"
     if not path.exists():
-        raise FlowsentryError(f"no checkpoint at {path}: run the stage before this one first")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        raise FlowsentryError(f"no checkpoint at {path}: run {command} first")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise FlowsentryError(f"{path} is no checkpoint of ours: remove it and run {command} again") from error
     if checkpoint["schema_hash"] != schema_hash:
-        raise FlowsentryError(f"{path} was trained with another schema: train again")
+        raise FlowsentryError(f"{path} was trained with another schema: remove it and run {command} again")
     return checkpoint
+
+
+def same_preprocessing(model: TabularExpert, weights: Mapping[str, Tensor]) -> bool:
+    """Whether `weights` were trained on the prepared rows that `model` was made for: no other rows give its map."""
+    return all(
+        torch.equal(value.cpu(), weights[f"normalizer.{name}"]) for name, value in model.normalizer.named_buffers()
+    )
 
 
 def train(
@@ -89,7 +106,8 @@ def train(
 ) -> dict[str, float]:
     """Run a stage to its end and leave `path` (a checkpoint) behind; returns the metrics of the best epoch.
 
-    A checkpoint of an unfinished run at `path` is taken up where it stood: same batches, same masks, same result.
+    A checkpoint of such a run at `path` is taken up where it stood: same batches, same masks, same result. One of a run
+    with other settings or other prepared data is written over. Ctrl-C leaves a checkpoint of the last whole step.
     """
     model.to(device)
     per_epoch = len(rows) // params.batch_size or 1
@@ -103,7 +121,9 @@ def train(
 
     if resume and path.exists():
         saved = load_checkpoint(path, schema_hash=schema_hash)
-        if saved["stage"] == stage.name and saved["total_steps"] == total:
+        if differences := _differences(saved, model, stage, total, params):
+            console.print(f"{stage.name}: {path} is of another run ({', '.join(differences)}): starting anew")
+        else:
             step, best, best_weights, running = saved["step"], saved["best"], saved["weights"], saved["running_loss"]
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
@@ -132,8 +152,11 @@ def train(
         partial.replace(path)
 
     saved_at = started = time.monotonic()
-    first = step
-    with steps(stage.name, total, step) as bar:
+    first, between_steps = step, True
+    with (
+        _saved_on_interrupt(lambda: save() if between_steps and step > first else None),
+        steps(stage.name, total, step) as bar,
+    ):
         while step < total:
             epoch, place = divmod(step, per_epoch)
             # Seeded by place, not by history, so that a resumed run draws what an uninterrupted one would have.
@@ -146,6 +169,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            between_steps = False
             optimizer.step()
             schedule.step()
             average.update_parameters(model)
@@ -169,10 +193,38 @@ def train(
             if step == total or step % per_epoch == 0 or time.monotonic() - saved_at > params.checkpoint_every_s:
                 save()
                 saved_at = time.monotonic()
+            between_steps = True
     if total == 0:
         save()
     model.load_state_dict(best_weights)
     return dict(best)
+
+
+def _differences(
+    saved: Mapping[str, Any], model: TabularExpert, stage: Stage, total: int, params: TrainParams
+) -> list[str]:
+    """In what the run of a checkpoint differs from the one at hand; nothing: it can be taken up."""
+    here = params.model_dump(mode="json")
+    ignored = _ONLY_SPEED | _AFTER.get(stage.name, frozenset())
+    found = [
+        f"train.{name} {value}, now {here[name]}"
+        for name, value in saved["params"].items()
+        if name in here and name not in ignored and here[name] != value
+    ]
+    if not found and (saved["model_config"] != model.config.to_dict() or not same_preprocessing(model, saved["model"])):
+        found.append("other prepared data")
+    if saved["stage"] != stage.name or saved["total_steps"] != total:
+        found.append(f"{saved['stage']} of {saved['total_steps']} steps, now {stage.name} of {total}")
+    return found
+
+
+@contextmanager
+def _saved_on_interrupt(save: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        save()
+        raise
 
 
 def _averaged(average: AveragedModel) -> TabularExpert:

@@ -558,7 +558,7 @@ def test_many_bad_records_are_not_searched_for() -> None:
 
 def test_what_a_decoder_remembers_is_bounded() -> None:
     decoder = Decoder(UNSW, min_feature_coverage=0.0)
-    for number in range(60):
+    for number in range(15):
         batch = [
             encode(
                 {
@@ -579,7 +579,11 @@ def test_what_a_decoder_remembers_is_bounded() -> None:
     keys = [key for dialect in decoder._dialects for key in dialect.columns]
     assert len(keys) <= module.MAX_DIALECTS * (len(UNSW.features) + module.MAX_IGNORED_KEYS) <= 1024
     assert max(map(len, keys)) <= 128
-    assert len(decoder._categories) <= module.MAX_CATEGORIES
+    for number in range(2 * module.MAX_CATEGORIES):
+        assert decoder._categories[f"p{number}"] == f"p{number}"
+    assert decoder._categories["x" * 1000] == "x" * 1000
+    assert len(decoder._categories) == module.MAX_CATEGORIES
+    assert max(len(text or "") for text in decoder._categories) <= module.LONGEST_CATEGORY
     good = [GOOD] * 100
     decoder.decode(good)
     assert read_one_by_one(good, decoder) == 0
@@ -656,7 +660,7 @@ NASTY = [
 @example(NASTY)
 @example([GOOD, *NASTY, GOOD])
 @example([with_member(UNSW, key, raw) for key in KEYS for raw in TOKENS])
-@settings(PROPERTY, max_examples=100)
+@settings(PROPERTY, max_examples=60)
 def test_a_record_is_decoded_as_if_it_were_alone(batch: list[bytes | None]) -> None:
     slow = decode_slow(batch, UNSW, min_feature_coverage=COVERAGE)
     assert_complete(slow, UNSW, len(batch))
@@ -708,7 +712,7 @@ def joined(parts: Iterable[Decoded]) -> Decoded:
         max_size=30,
     )
 )
-@settings(PROPERTY, max_examples=150)
+@settings(PROPERTY, max_examples=100)
 def test_whatever_the_bytes_every_position_is_accounted_for(batch: list[bytes | None]) -> None:
     for schema in (UNSW, IMPROVED):
         with patch.object(module, "FEW", 1):
