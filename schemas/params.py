@@ -237,7 +237,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
 
 def _overlay(merged: dict[str, Any], sources: dict[str, str], values: Mapping[str, object], source: str) -> None:
     for key, value in values.items():
-        sources[key] = source
+        sources.pop(key, None)
+        sources[key] = source  # now the last one
         section, _, name = key.partition(".")
         if not name:
             merged[section] = value
@@ -263,12 +264,12 @@ def _explain(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
 
 
 def _source_of(key: str, sources: Mapping[str, str]) -> str:
-    """Where a setting comes from, a part of one, or the settings of a section."""
+    """Where a setting or a part of one comes from; of a section, where the strongest of its settings does."""
     section = key.partition(".")[0]
     for name in (key, ".".join(key.split(".")[:2]), section):
         if name in sources:
             return sources[name]
-    return ", ".join(dict.fromkeys(source for name, source in sources.items() if name.startswith(section + ".")))
+    return next((source for name, source in reversed(sources.items()) if name.startswith(section + ".")), "default")
 
 
 def _allowed(section: str, wrong: str) -> str:

@@ -14,7 +14,7 @@ from schemas.alert import Severity
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS, schema_named
 from schemas.errors import ParamsError
-from schemas.params import Params, load_params
+from schemas.params import NULL, Params, load_params
 from stream.broker import kafka_command, run_foreground
 from stream.demo import SAMPLE, DemoResult, run_demo
 from stream.logs import configure_logging
@@ -115,14 +115,17 @@ def parser() -> argparse.ArgumentParser:
 
 def _params(arguments: argparse.Namespace) -> Params:
     options = common_options(arguments)
-    servers = getattr(arguments, "bootstrap_servers", None)
-    if servers is None and "FLOWSENTRY_STREAM__BOOTSTRAP_SERVERS" not in os.environ:
-        servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-    options["stream.bootstrap_servers"] = servers
+    names = ["bootstrap_servers"]
+    if "FLOWSENTRY_STREAM__BOOTSTRAP_SERVERS" not in os.environ:
+        options.setdefault("stream.bootstrap_servers", os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
     if arguments.command == "run":
-        names = ("bundle", "input", "alerts", "dead_letters", "group", "instance", "workers", "batch_size", "max_wait_ms",
-                 "target_fpr", "threshold", "metrics_port", "delivery", "create_topics")  # fmt: skip
-        options |= {f"stream.{name}": getattr(arguments, name) for name in names}
+        names += ["bundle", "input", "alerts", "dead_letters", "group", "instance", "workers", "batch_size", "max_wait_ms",
+                  "target_fpr", "threshold", "metrics_port", "delivery", "create_topics"]  # fmt: skip
+        if arguments.target_fpr is not None:
+            options["stream.threshold"] = NULL  # one in params.yaml would go before it
+    for name in names:
+        if (value := getattr(arguments, name)) is not None:  # else what --set says
+            options[f"stream.{name}"] = value
     return load_params(options, file=arguments.params)
 
 
@@ -215,7 +218,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _demo(arguments)
     params = _params(arguments)
     if arguments.command == "run":
-        return run_workers(params)
+        return run_workers(params, quiet=arguments.quiet)
     return _replay(arguments, params) if arguments.command == "replay" else _alerts(arguments, params)
 
 

@@ -1,6 +1,7 @@
 """librdkafka properties for every client: ours where a default hurts, the user's on top."""
 
 from schemas.params import Params
+from stream.topics import ROOMY
 
 __all__ = ["admin_properties", "consumer_properties", "producer_properties"]
 
@@ -43,6 +44,8 @@ def producer_properties(params: Params, transactional_id: str | None = None) -> 
         "enable.idempotence": True,
         "linger.ms": 1,
         "compression.type": "lz4",
+        # A dead letter is its record with more headers: it may be larger than what the input topic lets through.
+        "message.max.bytes": ROOMY,
         # A transaction with offsets waits this long for the previous one to complete; the default is 100 ms.
         "retry.backoff.ms": 1,
         "retry.backoff.max.ms": 5,

@@ -13,7 +13,9 @@ def configure_logging(*, quiet: bool = False) -> None:
     logging.getLogger("librdkafka").handlers = [_ToStructlog()]
     logging.getLogger("librdkafka").setLevel(logging.ERROR if quiet else logging.WARNING)
     terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    # structlog's own choice of traceback shows local variables: flows.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer = console if terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

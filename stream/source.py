@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import structlog
@@ -15,6 +15,7 @@ __all__ = ["Batch", "FlowRecord", "Source"]
 log = structlog.get_logger()
 
 _TIMEOUT_S = 10.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,11 @@ class FlowRecord:
 
     @property
     def time(self) -> datetime:
-        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+        """Its Kafka timestamp; a producer may have made it one that no calendar holds: then the nearest that one does."""
+        try:
+            return _EPOCH + timedelta(milliseconds=self.timestamp_ms)
+        except OverflowError:
+            return (datetime.max if self.timestamp_ms > 0 else datetime.min).replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class Source:
         """Up to `batch_size` records, or what has come within `max_wait_s`; the batch may be empty.
 
         Raises:
-            FlowsentryError: the broker refuses (no such topic, not authorised).
+            FlowsentryError: not authorised, or the consumer cannot go on. All else passes and is logged, such as a
+                broker that is away or a topic that was deleted.
         """
         messages = self.consumer.consume(self._batch_size, self._max_wait_s)
         return Batch([record for message in messages if (record := _record(message)) is not None])
@@ -123,7 +129,7 @@ class Source:
             # Only the lag of partitions not read yet hangs on it; the records do not.
             log.warning("committed offsets not known yet", error=error.args[0].str())
             places = []
-        self._committed = {place.partition: place.offset for place in places}
+        self._committed |= {place.partition: place.offset for place in places}
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions revoked", partitions=[partition.partition for partition in partitions])
@@ -138,7 +144,7 @@ def _record(message: Message) -> FlowRecord | None:
         if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise FlowsentryError(f"the broker refuses: {error.str()}")
         if error.fatal():
-            raise KafkaException(error)
+            raise FlowsentryError(f"the consumer cannot go on: {error.str()}")
         log.warning("consumer", error=error.str())
         return None
     _, timestamp_ms = message.timestamp()

@@ -1,7 +1,7 @@
 """Topics: are they there, how many partitions, made or waited for."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -12,11 +12,12 @@ from confluent_kafka.cimpl import NewTopic
 
 from schemas.errors import FlowsentryError
 
-__all__ = ["TIMEOUT_S", "create_topics", "ensure_topic", "error_text", "partitions_of", "wait_for_topics"]
+__all__ = ["ROOMY", "TIMEOUT_S", "create_topics", "ensure_topic", "error_text", "partitions_of", "wait_for_topics"]
 
 log = structlog.get_logger()
 
 TIMEOUT_S = 10.0
+ROOMY = 8 << 20
 _REMIND_EVERY_S = 10.0
 _LOOK_EVERY_S = 0.5
 
@@ -76,13 +77,21 @@ def _admin(properties: Properties) -> AdminClient:
         raise FlowsentryError(f"kafka: {error_text(error)}") from None
 
 
-def create_topics(admin: AdminClient, topics: Sequence[str], partitions: int = 1) -> None:
+def create_topics(
+    admin: AdminClient, topics: Sequence[str], *, partitions: int = 1, roomy: Collection[str] = ()
+) -> None:
     """Make topics with the broker's default replication; one that exists by now is fine.
+
+    `roomy` are those that take larger messages than the broker's default: dead letters are their records and more.
 
     Raises:
         FlowsentryError: the broker refuses.
     """
-    for topic, future in admin.create_topics([NewTopic(topic, num_partitions=partitions) for topic in topics]).items():
+    wanted = [
+        NewTopic(topic, num_partitions=partitions, config={"max.message.bytes": str(ROOMY)} if topic in roomy else {})
+        for topic in topics
+    ]
+    for topic, future in admin.create_topics(wanted).items():
         try:
             future.result(timeout=30)
             log.info("topic made", topic=topic, partitions=partitions)
@@ -92,7 +101,12 @@ def create_topics(admin: AdminClient, topics: Sequence[str], partitions: int = 1
 
 
 def wait_for_topics(
-    properties: Properties, topics: Sequence[str], *, create: bool, stopping: Callable[[], bool]
+    properties: Properties,
+    topics: Sequence[str],
+    *,
+    create: bool,
+    roomy: Collection[str] = (),
+    stopping: Callable[[], bool],
 ) -> bool:
     """Return True once all topics exist, False if stopped before; makes them if `create`.
 
@@ -111,7 +125,7 @@ def wait_for_topics(
             if not missing:
                 return True
             if create:
-                create_topics(admin, missing)
+                create_topics(admin, missing, roomy=roomy)
             else:
                 problem = f"no topic {', '.join(missing)} yet: make it, or start with --create-topics"
         if problem and time.monotonic() - reminded_at > _REMIND_EVERY_S:

@@ -32,7 +32,7 @@ __all__ = ["run_workers", "serve"]
 log = structlog.get_logger()
 
 
-def run_workers(params: Params) -> int:
+def run_workers(params: Params, *, quiet: bool = False) -> int:
     """Run `stream.workers` workers until SIGTERM or SIGINT; the exit status."""
     if params.stream.workers == 1:
         stop = _stop_on_signals()
@@ -40,7 +40,7 @@ def run_workers(params: Params) -> int:
         return 0
     context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=_worker_main, args=(params, index), name=f"worker-{index}", daemon=False)
+        context.Process(target=_worker_main, args=(params, index, quiet), name=f"worker-{index}", daemon=False)
         for index in range(params.stream.workers)
     ]
     stop = _stop_on_signals()
@@ -61,8 +61,8 @@ def run_workers(params: Params) -> int:
     return 0
 
 
-def _worker_main(params: Params, index: int) -> None:
-    configure_logging()
+def _worker_main(params: Params, index: int, quiet: bool) -> None:
+    configure_logging(quiet=quiet)
     stop = _stop_on_signals()
     try:
         serve(params, index, stop.is_set)
@@ -90,7 +90,9 @@ def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
     )
 
     topics = (stream.input, stream.alerts, stream.dead_letters)
-    if not wait_for_topics(admin_properties(params), topics, create=stream.create_topics, stopping=stopping):
+    if not wait_for_topics(
+        admin_properties(params), topics, create=stream.create_topics, roomy=[stream.dead_letters], stopping=stopping
+    ):
         return
     name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
     librdkafka = logging.getLogger("librdkafka")

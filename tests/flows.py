@@ -239,8 +239,10 @@ def _row(
             row.append(cells.setdefault(role.name, _cell(role, shifts[family][role.name] * separation, rng)))
         elif isinstance(role, Metadata):
             row.append(_metadata(role.name, number, rng))
-        elif role == "attack_cat" or (role == "label" and schema.label_columns == ("label",)):
+        elif role == schema.label_columns[0]:
             row.append(dialect.labels.get(family, family))
+        elif role == "attempted_category":
+            row.append("-1")
         elif role == "label":
             row.append(str(int(schema.family_by_name[family].is_attack)))
         else:

@@ -1,12 +1,14 @@
 """`python -m trainer`: CSV files → a trained FT-Transformer."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS
+from schemas.errors import FlowsentryError
 from schemas.params import load_params
 
 __all__ = ["main", "parser"]
@@ -64,32 +66,38 @@ def parser() -> argparse.ArgumentParser:
 def _csv_files(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
-        found += sorted(path.glob("*.csv")) + sorted(path.glob("*.csv.gz")) if path.is_dir() else [path]
+        inside = sorted(path.glob("*.csv")) + sorted(path.glob("*.csv.gz")) if path.is_dir() else [path]
+        if not inside:
+            raise FlowsentryError(f"{path}: no .csv or .csv.gz file in this directory")
+        found += inside
     return found
 
 
 def _run(arguments: argparse.Namespace) -> int:
     params = load_params({**common_options(arguments), "data.dataset": arguments.dataset}, file=arguments.params)
-    # Heavy imports after the arguments are known to be right, so that --help and mistakes answer at once.
-    from trainer import commands
-    from trainer.prepare import load_prepared, prepare
-    from trainer.sample import sample
-
-    directory = commands.run_directory(params, arguments.runs)
+    directory = arguments.runs / params.data.dataset
+    # Heavy imports where they are needed, so that --help and mistakes answer at once and prepare does without torch.
     if arguments.command == "prepare":
+        from trainer.prepare import prepare
+
         out = arguments.out or directory / "prepared"
         prepare(_csv_files(arguments.data), params.data, out, exclude=arguments.exclude)
     elif arguments.command == "sample":
+        from trainer.prepare import load_prepared
+        from trainer.sample import sample
+
         prepared = load_prepared(directory / "prepared")
         count = sample(
             prepared, _csv_files(arguments.data), arguments.out,
             rows=arguments.rows, attack_share=arguments.attack_share, seed=params.data.seed,
         )  # fmt: skip
         print(f"wrote {count} rows to {arguments.out}")
-    elif arguments.command == "pretrain":
-        commands.pretrain(params, directory)
     else:
-        commands.finetune(params, directory)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported: it would phone home
+        from trainer import commands
+
+        run = commands.pretrain if arguments.command == "pretrain" else commands.finetune
+        run(params, directory)
     return 0
 
 

@@ -16,12 +16,7 @@ from trainer.stages import finetune_stage, model_inputs, new_model, predict, pre
 from trainer.tracking import tracked_run
 from trainer.training import load_checkpoint, same_preprocessing, train
 
-__all__ = ["finetune", "pretrain", "run_directory"]
-
-
-def run_directory(params: Params, root: Path) -> Path:
-    """Where a data set's training artefacts lie."""
-    return root / params.data.dataset
+__all__ = ["finetune", "pretrain"]
 
 
 def _device(params: Params) -> torch.device:

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.datasets import SCHEMAS, schema_named
@@ -60,6 +60,7 @@ def test_every_dialect_binds_fully(dialect: str) -> None:
 
 
 @DIALECTS
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_neither_case_nor_order_nor_separators_of_a_header_matter(dialect: str, data: st.DataObject) -> None:
     schema, _, released = HEADERS[dialect]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import HeaderError, LabelError
@@ -56,6 +56,7 @@ def test_dialects_of_a_name_share_one_key(spelling: str, key: str) -> None:
     assert key_of(spelling) == key
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_a_key_is_the_key_of_itself(text: str) -> None:
     assert key_of(key_of(text)) == key_of(text)

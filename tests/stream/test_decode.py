@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from polars.exceptions import PanicException
 
 from export.cells import FLOAT32_MAX
 from schemas.datasets import SCHEMAS
@@ -35,7 +36,7 @@ DIALECTS: dict[str, Spelling] = {
 }
 
 
-@pytest.fixture(params=SCHEMAS.values(), ids=SCHEMAS)
+@pytest.fixture(params=list(SCHEMAS.values()), ids=list(SCHEMAS))
 def schema(request: pytest.FixtureRequest) -> FlowSchema:
     chosen: FlowSchema = request.param
     return chosen
@@ -195,9 +196,10 @@ def test_wrong_type_in_each_field(schema: FlowSchema) -> None:
             detail = f"'{feature.name}' is {raw}, expected {expected}"
             rejects.append(Reject(len(batch), Reason.WRONG_TYPE, detail, feature.name, raw))
             batch.append(with_member(schema, feature.name, raw))
-    decoded = decode(batch, schema)
-    assert decoded.rejects == rejects
-    assert decoded.rows.tolist() == list(range(20))
+    for decoder in (Decoder(schema, min_feature_coverage=COVERAGE), warm(schema)):
+        decoded = decoder.decode(batch)
+        assert decoded.rejects == rejects
+        assert decoded.rows.tolist() == list(range(20))
 
 
 @pytest.mark.parametrize("raw", ["1e400", "-1e400", "3.5e38", "-3.5e38", "9" * 39, "9" * 6000])
@@ -280,6 +282,7 @@ def test_a_feature_given_twice_is_refused(spelling: str, second: str) -> None:
         assert (reject.reason, reject.field, reject.value) == (Reason.DUPLICATE_FIELD, spelling, second)
         assert spelling in reject.detail
         assert "flow_duration" in reject.detail
+        assert not len(warm(CICIDS).decode([value] * 20).rows)
 
 
 def test_of_a_feature_that_the_release_doubles_the_first_counts() -> None:
@@ -407,6 +410,7 @@ NOT_JSON = {
     "nested surrogate": with_member(UNSW, "id", '[{"a": "\\ud800"}]'),
     "bad escape": with_member(UNSW, "proto", '"\\x41"'),
     "nested 65 deep": with_member(UNSW, "id", "[" * 64 + "]" * 64),
+    "objects 65 deep": with_member(UNSW, "id", '{"a":' * 64 + "1" + "}" * 64),
     "nested 100k deep": with_member(UNSW, "id", "[" * 100_000 + "]" * 100_000),
     "objects 100k deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "opened 100k times": b"[" * 100_000,
@@ -441,6 +445,8 @@ ODD_BUT_GOOD = {
     "looks like null": with_member(UNSW, "src_ip", '": null"'),
     "brackets": with_member(UNSW, "src_ip", '"[::1]"'),
     "brackets in a string are not nested": with_member(UNSW, "id", '"' + "[" * 1000 + '"'),
+    "brackets after an escaped quote": with_member(UNSW, "id", '"\\"' + "[" * 1000 + '"'),
+    "brackets after an escaped backslash": with_member(UNSW, "id", '["\\\\", "' + "[" * 1000 + '"]'),
     "nested 64 deep": with_member(UNSW, "id", "[" * 63 + "]" * 63),
     "10k members": with_member(UNSW, "id", ", ".join(["1", *(f'"x{n}": 1' for n in range(10_000))])),
 }
@@ -541,11 +547,21 @@ def test_mixed_dialects_are_read_at_once(schema: FlowSchema) -> None:
 
 
 def test_a_bad_record_costs_its_neighbours_little() -> None:
-    batch = [GOOD] * 1000
+    batch: list[bytes | None] = [GOOD] * 1000
     batch[417] = NOT_JSON["NaN"]
     assert read_one_by_one(batch, warm(UNSW)) <= 2 * module.FEW
-    batch[417] = with_member(UNSW, "dur", '"x"')
-    assert read_one_by_one(batch, warm(UNSW)) == 1
+    for obvious in (
+        None,
+        b"garbage",
+        GOOD[:-1],
+        GOOD + b"\n",
+        ODD_BUT_GOOD["pretty"],
+        with_member(UNSW, "dur", '"x"'),
+        with_member(UNSW, "dur", "3.5e38"),
+        with_member(UNSW, "proto", "true"),
+    ):
+        batch[417] = obvious
+        assert read_one_by_one(batch, warm(UNSW)) == 1
 
 
 def test_many_bad_records_are_not_searched_for() -> None:
@@ -591,7 +607,7 @@ def test_what_a_decoder_remembers_is_bounded() -> None:
 
 def test_a_table_that_polars_cannot_read_is_read_one_by_one() -> None:
     batch = [encode(flow(UNSW, start=start)) for start in range(100)]
-    with patch("stream.decode.pl.read_ndjson", side_effect=module.PanicException("a defect of polars")):
+    with patch("stream.decode.pl.read_ndjson", side_effect=PanicException("a defect of polars")):
         decoded = warm(UNSW).decode(batch)
     assert_same(decoded, decode_slow(batch, UNSW, min_feature_coverage=COVERAGE))
 
