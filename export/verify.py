@@ -65,9 +65,9 @@ def _graph(directory: Path, detector: Detector) -> str:
 
 def _reference(directory: Path, detector: Detector) -> str:
     try:
-        with np.load(directory / REFERENCE, allow_pickle=False) as reference:
+        with (directory / REFERENCE).open("rb") as file, np.load(file, allow_pickle=False) as reference:
             numeric, codes, expected = (reference[name] for name in ("numeric", "categories", "attack"))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise BundleError(f"{directory / REFERENCE}: not the arrays of a reference: {error}") from None
     scores = detector.score_matrix(numeric, codes)
     return _compared("reference", scores.score, expected, detector, f"{len(expected)} made-up rows")

@@ -24,6 +24,7 @@ from schemas.flow import BENIGN, FlowSchema
 from stream.broker import broker
 from stream.replay import replay
 from stream.service import SOURCE_TIME_HEADER
+from stream.source import headers_of
 from stream.topics import create_topics, partitions_of
 from stream.view import Picture, render, summary_line
 
@@ -303,8 +304,8 @@ def _truth(servers: str, topic: str) -> dict[str, bool]:
 
 
 def _header(message: Message, name: str) -> str | None:
-    value = dict(list(message.headers() or ())).get(name)
-    return value.decode() if isinstance(value, bytes) else value
+    value = dict(headers_of(message)).get(name)
+    return None if value is None else value.decode()
 
 
 def _until(condition: Callable[[], bool], seconds: float, problem: str) -> None:

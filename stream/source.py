@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from schemas.errors import FlowsentryError
 
-__all__ = ["Batch", "FlowRecord", "Source"]
+__all__ = ["Batch", "FlowRecord", "Source", "headers_of"]
 
 log = structlog.get_logger()
 
@@ -154,10 +154,13 @@ def _record(message: Message) -> FlowRecord | None:
         offset=message.offset() or 0,
         key=message.key(),
         value=message.value(),
-        headers=tuple((name, _bytes(value)) for name, value in list(message.headers() or ())),
+        headers=headers_of(message),
         timestamp_ms=timestamp_ms,
     )
 
 
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
+def headers_of(message: Message) -> tuple[tuple[str, bytes | None], ...]:
+    """A message's headers as they stand on the topic: in order, repeated names and all."""
+    given = message.headers() or ()
+    pairs = given.items() if isinstance(given, dict) else given
+    return tuple((name, value.encode() if isinstance(value, str) else value) for name, value in pairs)

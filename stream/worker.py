@@ -90,9 +90,14 @@ def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
     )
 
     topics = (stream.input, stream.alerts, stream.dead_letters)
-    if not wait_for_topics(
-        admin_properties(params), topics, create=stream.create_topics, roomy=[stream.dead_letters], stopping=stopping
-    ):
+    ready = wait_for_topics(
+        admin_properties(params),
+        topics,
+        create=stream.create_topics,
+        roomy=[stream.dead_letters],
+        stopping=stopping,
+    )
+    if not ready:
         return
     name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
     librdkafka = logging.getLogger("librdkafka")

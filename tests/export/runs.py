@@ -32,6 +32,7 @@ def make_run(directory: Path, dataset: str, splits: Sequence[str] = _SPLITS, **m
         np.save(prepared / f"{name}.npy", values)
     content = {"dataset": dataset, "schema": {"version": schema.version, "hash": schema.fingerprint()}, **metadata}
     (prepared / "metadata.json").write_text(json.dumps(content))
+    (prepared / "preprocessor.joblib").write_bytes(b"no preprocessor")
     (directory / "model.pt2").write_bytes(b"no model")
     (directory / "training.json").write_text(json.dumps({"epochs": 1}))
     return directory

@@ -25,7 +25,12 @@ def test_a_run_is_read_with_its_splits_and_inputs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "command"),
-    [("prepared/metadata.json", "prepare"), ("model.pt2", "finetune"), ("training.json", "finetune")],
+    [
+        ("prepared/metadata.json", "prepare"),
+        ("prepared/preprocessor.joblib", "prepare"),
+        ("model.pt2", "finetune"),
+        ("training.json", "finetune"),
+    ],
 )
 def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path, name: str, command: str) -> None:
     directory = make_run(tmp_path / "run", "cicids2017")

@@ -95,8 +95,10 @@ def test_an_answer_that_is_no_number_is_refused(bundle: Path) -> None:
 def test_a_reference_without_its_arrays_is_refused_by_its_name(bundle: Path) -> None:
     np.savez_compressed(bundle / REFERENCE, numeric=np.zeros((1, 39)))
     assert refusal(signed(bundle)).startswith(f"{bundle / REFERENCE}: not the arrays of a reference: ")
-    (bundle / REFERENCE).write_bytes(b"PK\x03\x04 no archive")
-    assert refusal(signed(bundle)).startswith(f"{bundle / REFERENCE}: not the arrays of a reference: ")
+    np.save(bundle / "array.npy", np.zeros(3))
+    for content in (b"PK\x03\x04 no archive", b"", b"text", (bundle / "array.npy").read_bytes()):
+        (bundle / REFERENCE).write_bytes(content)
+        assert refusal(signed(bundle)).startswith(f"{bundle / REFERENCE}: not the arrays of a reference: ")
 
 
 def test_pickled_objects_in_a_reference_are_never_loaded(bundle: Path) -> None:
