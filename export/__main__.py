@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS
-from schemas.params import Params, load_params
+from schemas.params import NULL, Params, load_params
 
 __all__ = ["main", "parser"]
 
@@ -63,9 +63,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    options = common_options(arguments)
     if arguments.command == "build":
-        params = load_params({**options, "data.dataset": arguments.dataset}, file=arguments.params)
+        options = common_options(arguments, {"data.dataset": arguments.dataset})
+        params = load_params(options, file=arguments.params)
         from export.build import build
 
         dataset = params.data.dataset
@@ -75,14 +75,16 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"wrote {out}")
         return 0
     if arguments.command == "verify":
-        load_params(options, file=arguments.params)
+        load_params(common_options(arguments), file=arguments.params)
         from export.verify import verify
 
         for line in verify(arguments.bundle, arguments.run):
             print(line)
         return 0
-    options |= {"stream.target_fpr": arguments.target_fpr, "stream.threshold": arguments.threshold}
-    return _score(arguments, load_params(options, file=arguments.params))
+    named = {"stream.target_fpr": arguments.target_fpr, "stream.threshold": arguments.threshold}
+    if arguments.target_fpr is not None:
+        named["stream.threshold"] = NULL  # one in params.yaml would go before it
+    return _score(arguments, load_params(common_options(arguments, named), file=arguments.params))
 
 
 def _score(arguments: argparse.Namespace, params: Params) -> int:
@@ -91,14 +93,11 @@ def _score(arguments: argparse.Namespace, params: Params) -> int:
 
     detector = load(arguments.bundle)
     stream = params.stream
-    threshold = stream.threshold
-    if threshold is None or arguments.target_fpr is not None:  # an option wins over a threshold in params.yaml
-        threshold = detector.manifest.threshold_for(stream.target_fpr)
     counts = score_file(
         arguments.input,
         arguments.output,
         detector,
-        threshold=threshold,
+        threshold=detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold,
         min_feature_coverage=stream.min_feature_coverage,
         rejects=arguments.rejects,
     )

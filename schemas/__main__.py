@@ -45,15 +45,11 @@ def _run(arguments: argparse.Namespace) -> int:
     directory: Path = arguments.directory
     if arguments.check:
         stale = sorted(name for name, text in wanted.items() if _text(directory / name) != text)
-        stale += sorted(path.name for path in directory.glob("*.json") if path.name not in wanted)
         if stale:
             raise FlowsentryError(f"{directory}: not current: {', '.join(stale)}. Run `make json`")
         print(f"{directory}: {len(wanted)} files, all current")
         return 0
     directory.mkdir(parents=True, exist_ok=True)
-    for path in directory.glob("*.json"):
-        if path.name not in wanted:
-            path.unlink()
     for name, text in wanted.items():
         (directory / name).write_text(text, encoding="utf-8")
         print(directory / name)

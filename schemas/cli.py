@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from schemas.errors import FlowsentryError, ParamsError
 from schemas.params import NULL, parse_value
@@ -24,11 +25,13 @@ def add_common(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def common_options(arguments: argparse.Namespace) -> dict[str, object]:
-    """The `--set` options as {"section.key": value}.
+def common_options(
+    arguments: argparse.Namespace, named: Mapping[str, object] = MappingProxyType({})
+) -> dict[str, object]:
+    """The options as {"section.key": value}: those of `--set`, and over them the command's `named` ones that were given.
 
     Raises:
-        ParamsError: one is not KEY=VALUE.
+        ParamsError: a `--set` is not KEY=VALUE.
     """
     options: dict[str, object] = {}
     for item in arguments.set:
@@ -37,7 +40,7 @@ def common_options(arguments: argparse.Namespace) -> dict[str, object]:
             raise ParamsError(f"--set {item}: expected KEY=VALUE, e.g. train.batch_size=128")
         parsed = parse_value(key, value)
         options[key] = NULL if parsed is None else parsed
-    return options
+    return options | {key: value for key, value in named.items() if value is not None}
 
 
 def run_command(command: Callable[[], int]) -> int:

@@ -269,7 +269,9 @@ def _source_of(key: str, sources: Mapping[str, str]) -> str:
     for name in (key, ".".join(key.split(".")[:2]), section):
         if name in sources:
             return sources[name]
-    return next((source for name, source in reversed(sources.items()) if name.startswith(section + ".")), "default")
+    return next(
+        (source for name, source in reversed(list(sources.items())) if name.startswith(section + ".")), "default"
+    )
 
 
 def _allowed(section: str, wrong: str) -> str:

@@ -58,7 +58,7 @@ class Decoder:
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """N message values, each to be a JSON object, → the feature columns of those that can be scored."""
         batch = _Batch(self._schema, values)
-        pending = [row for row, value in enumerate(values) if _is_plain(value)]
+        pending = _plain_rows(values)
         slow = set(range(len(values))).difference(pending)
         self._dialects.sort(key=lambda dialect: -dialect.hits)
         for dialect in self._dialects:
@@ -165,10 +165,7 @@ class _Batch:
         rows = np.delete(np.arange(len(self.values), dtype=np.int64), list(self._rejects))
         both = {**self._numbers, **self._categories}
         columns = {name: both[name][rows] for name in self._schema.names}
-        with np.errstate(over="ignore"):
-            self._schema.derive(columns)
-        for name in (derivation.name for derivation in self._schema.derivations):
-            columns[name] = np.where(np.abs(columns[name]) > FLOAT32_MAX, math.nan, columns[name])
+        self._schema.derive(columns)
         usable = np.ones(len(rows), dtype=bool)
         for index, (reason, detail) in check_coverage(columns, len(rows), self._schema, min_feature_coverage):
             row = int(rows[index])
@@ -211,9 +208,12 @@ class _Table:
     def __init__(self, frame: pl.DataFrame, lines: bytes) -> None:
         self._height = frame.height
         self._lines = lines
-        self.numbers = {column.name: column.to_numpy() + 0.0 for column in frame.select(pl.col(pl.Float64))}  # -0 is 0
-        self.texts = {column.name: column for column in frame.select(pl.col(pl.String))}
-        self._nulls = {column.name: column.null_count() for column in frame}
+        columns = frame.get_columns()
+        self.numbers = {
+            column.name: column.to_numpy() + 0.0 for column in columns if column.dtype == pl.Float64
+        }  # -0 is 0
+        self.texts = {column.name: column for column in columns if column.dtype == pl.String}
+        self._nulls = {column.name: column.null_count() for column in columns}
 
     @classmethod
     def read(cls, records: list[bytes], columns: Mapping[str, type[pl.DataType]]) -> "_Table | None":
@@ -254,16 +254,16 @@ class _Table:
         return np.equal(surplus, 0)
 
 
-def _is_plain(value: bytes | None) -> bool:
-    """Whether a record may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes."""
-    return (
-        value is not None
-        and value.rfind(b"{") == 0
-        and value.endswith(b"}")
-        and b"\n" not in value
-        and b"[" not in value
-        and b"\\" not in value
-    )
+def _plain_rows(values: Sequence[bytes | None]) -> list[int]:
+    """Which records may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes."""
+    plain = {
+        row: value
+        for row, value in enumerate(values)
+        if value is not None and value.rfind(b"{") == 0 and value.endswith(b"}")
+    }
+    together = b"".join(plain.values())
+    odd = [sign for sign in (b"\n", b"[", b"\\") if sign in together]
+    return [row for row, value in plain.items() if not any(sign in value for sign in odd)] if odd else list(plain)
 
 
 def _is_whole_but_for_nulls(records: list[bytes], dialect: _Dialect, among: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,13 +71,14 @@ def run_demo(
     with broker() as servers:
         name = f"flowsentry-demo-{uuid.uuid4().hex[:8]}"
         topics = {"flows": name, "alerts": f"{name}.alerts", "dead": f"{name}.dead"}
-        create_topics(_admin(servers), list(topics.values()))
-        console.print(f"Kafka answers at {servers}; starting the detector with {bundle} …", style="dim")
-        with _detector(bundle, servers, topics) as service:
-            result = _watch(service, servers, topics, files, schema, rate, limit, console)
-        if service.process.returncode:
-            raise FlowsentryError(f"the detector stopped with status {service.process.returncode}; its log is above")
-        _delete_topics(servers, list(topics.values()))
+        with _topics(servers, list(topics.values())):
+            console.print(f"Kafka answers at {servers}; starting the detector with {bundle} …", style="dim")
+            with _detector(bundle, servers, topics) as service:
+                result = _watch(service, servers, topics, files, schema, rate, limit, console)
+            if service.process.returncode:
+                raise FlowsentryError(
+                    f"the detector stopped with status {service.process.returncode}; its log is above"
+                )
     return result
 
 
@@ -85,11 +86,17 @@ def _admin(servers: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": servers, "log_level": 3})
 
 
-def _delete_topics(servers: str, topics: list[str]) -> None:
-    """A Kafka that is not ours is left as it was."""
+@contextmanager
+def _topics(servers: str, topics: list[str]) -> Iterator[None]:
+    """Topics for the while: a Kafka that is not ours is left as it was, whatever comes."""
     admin = _admin(servers)
-    for future in admin.delete_topics(topics).values():
-        future.result(timeout=30)
+    create_topics(admin, topics)
+    try:
+        yield
+    finally:
+        for future in admin.delete_topics(topics).values():
+            with suppress(KafkaException):  # it may be Kafka that is gone
+                future.result(timeout=30)
 
 
 @dataclass(slots=True)

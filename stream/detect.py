@@ -15,7 +15,7 @@ from stream.times import parse_time
 
 __all__ = ["Policy", "dead_letter", "detect"]
 
-_LONGEST_VALUE = 200
+_LONGEST_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def dead_letter(record: FlowRecord, reject: Reject) -> DeadLetter:
         reason=reject.reason,
         detail=reject.detail,
         field=reject.field,
-        value=reject.value[:_LONGEST_VALUE],
+        value=reject.value[:_LONGEST_TEXT],
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
@@ -84,7 +84,7 @@ def _flow(metadata: Mapping[str, str], columns: Mapping[str, np.ndarray], row: i
     protocol = metadata.get("protocol")
     for feature in ("protocol", "proto"):
         if feature in columns and columns[feature][row] is not None:
-            protocol = str(columns[feature][row])
+            protocol = str(columns[feature][row])[:_LONGEST_TEXT]
     return FlowRef(
         src_ip=metadata.get("src_ip"),
         src_port=_port(metadata.get("src_port")),
@@ -109,7 +109,7 @@ def _port(text: str | None) -> int | None:
 def _reason(spoken: Spoken) -> Reason:
     return Reason(
         feature=spoken.feature.name,
-        value=spoken.value,
+        value=spoken.value[:_LONGEST_TEXT] if isinstance(spoken.value, str) else spoken.value,
         unit=spoken.feature.unit,
         benign_low=spoken.feature.benign_low,
         benign_high=spoken.feature.benign_high,

@@ -1,6 +1,6 @@
 """Where alerts and dead letters go, together with the offsets they stand for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ log = structlog.get_logger()
 
 _TIMEOUT_S = 30.0
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
+_TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 
 
 class RetryBatch(Exception):
@@ -53,41 +54,28 @@ class TransactionalSink:
 
         Raises:
             RetryBatch: the transaction was aborted; rewind and try again.
-            FlowsentryError: another worker has this transactional.id.
+            FlowsentryError: another worker has this transactional.id, or trying again cannot help.
         """
+        refusals = _Refusals()
         try:
             self._producer.begin_transaction()
             for message in messages:
-                _produce(self._producer, message, None)
+                _produce(self._producer, message, refusals)
             self._producer.send_offsets_to_transaction(
                 next_offsets, self._consumer.consumer_group_metadata(), _TIMEOUT_S
             )
-            self._commit()
+            _insist("commit", self._producer.commit_transaction)
         except KafkaException as exception:
-            self._recover(exception)
-
-    def _commit(self) -> None:
-        while True:
+            error: KafkaError = exception.args[0]
+            if error.fatal() or error.code() in _FENCED:
+                raise _lost(error) from exception
+            reason = refusals.first or error
+            log.warning("transaction aborted", error=reason.str())
             try:
-                self._producer.commit_transaction(_TIMEOUT_S)
-                return
-            except KafkaException as exception:
-                if not exception.args[0].retriable():
-                    raise
-                log.warning("commit is retried", error=exception.args[0].str())
-
-    def _recover(self, exception: KafkaException) -> None:
-        error: KafkaError = exception.args[0]
-        if error.code() in _FENCED:
-            raise FlowsentryError(
-                f"fenced: another worker has the same transactional.id ({error.str()}). "
-                "Give each instance its own stream.instance"
-            ) from exception
-        if error.fatal():
-            raise exception
-        log.warning("transaction aborted", error=error.str())
-        self._producer.abort_transaction(_TIMEOUT_S)
-        raise RetryBatch(error.str()) from exception
+                _insist("abort", self._producer.abort_transaction)
+            except KafkaException as worse:
+                raise _lost(worse.args[0]) from exception
+            raise _retry(reason) from exception
 
     def close(self) -> None:
         """Nothing is in flight between batches."""
@@ -104,27 +92,69 @@ class AtLeastOnceSink:
         """Publish, wait for every confirmation, commit.
 
         Raises:
-            RetryBatch: a message was not confirmed; rewind and try again.
+            RetryBatch: a message was not confirmed or the offsets not committed; rewind and try again.
+            FlowsentryError: trying again cannot help.
         """
-        failures: list[str] = []
-
-        def confirmed(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                failures.append(error.str())
-
-        for message in messages:
-            _produce(self._producer, message, confirmed)
-        unconfirmed = self._producer.flush(_TIMEOUT_S)
-        if unconfirmed or failures:
-            self._producer.purge()
-            raise RetryBatch(failures[0] if failures else f"{unconfirmed} messages not confirmed in {_TIMEOUT_S:.0f} s")
-        self._consumer.commit(offsets=next_offsets, asynchronous=False)
+        refusals = _Refusals()
+        try:
+            for message in messages:
+                _produce(self._producer, message, refusals)
+            unconfirmed = self._producer.flush(_TIMEOUT_S)
+            if unconfirmed or refusals.first:
+                self._producer.purge()
+                if refusals.first:
+                    raise _retry(refusals.first)
+                raise RetryBatch(f"{unconfirmed} messages not confirmed in {_TIMEOUT_S:.0f} s")
+            self._consumer.commit(offsets=next_offsets, asynchronous=False)
+        except KafkaException as exception:
+            # Not taken into the queue, or the partitions are another's by now: what was confirmed comes once more.
+            error: KafkaError = exception.args[0]
+            raise (_lost(error) if error.fatal() else _retry(error)) from exception
 
     def close(self) -> None:
         """Everything is confirmed between batches."""
 
 
-def _produce(producer: Producer, message: Outgoing, on_delivery: object) -> None:
+class _Refusals:
+    """A delivery callback that keeps the first refusal of a batch's messages."""
+
+    def __init__(self) -> None:
+        self.first: KafkaError | None = None
+
+    def __call__(self, error: KafkaError | None, _: Message) -> None:
+        self.first = self.first or error
+
+
+def _insist(what: str, finish: Callable[[float], None]) -> None:
+    """End a transaction, however long Kafka is away."""
+    while True:
+        try:
+            return finish(_TIMEOUT_S)
+        except KafkaException as exception:
+            if not exception.args[0].retriable():
+                raise
+            log.warning(f"{what} is retried", error=exception.args[0].str())
+
+
+def _lost(error: KafkaError) -> FlowsentryError:
+    if error.code() in _FENCED:
+        return FlowsentryError(
+            f"fenced: another worker has the same transactional.id ({error.str()}). "
+            "Give each instance its own stream.instance"
+        )
+    return FlowsentryError(f"the producer cannot go on: {error.str()}")
+
+
+def _retry(error: KafkaError) -> RetryBatch | FlowsentryError:
+    if error.code() in _TOO_LARGE:
+        return FlowsentryError(
+            f"an alert or a dead letter is refused as too large ({error.str()}): give their topics the input topic's "
+            "max.message.bytes"
+        )
+    return RetryBatch(error.str())
+
+
+def _produce(producer: Producer, message: Outgoing, on_delivery: _Refusals) -> None:
     while True:
         try:
             producer.produce(
@@ -132,7 +162,7 @@ def _produce(producer: Producer, message: Outgoing, on_delivery: object) -> None
                 value=message.value,
                 key=message.key,
                 headers=message.headers,
-                on_delivery=on_delivery,  # type: ignore[arg-type]
+                on_delivery=on_delivery,
             )
             producer.poll(0)
             return

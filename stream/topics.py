@@ -1,5 +1,6 @@
 """Topics: are they there, how many partitions, made or waited for."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
@@ -20,6 +21,7 @@ TIMEOUT_S = 10.0
 ROOMY = 8 << 20
 _REMIND_EVERY_S = 10.0
 _LOOK_EVERY_S = 0.5
+_LOOK_S = 2.0
 
 Properties = Mapping[str, str | int | float | bool]
 
@@ -70,9 +72,9 @@ def ensure_topic(bootstrap_servers: str, topic: str, *, kafka: Properties, creat
     create_topics(admin, [topic])
 
 
-def _admin(properties: Properties) -> AdminClient:
+def _admin(properties: Properties, **more: logging.Logger) -> AdminClient:
     try:
-        return AdminClient(dict(properties))
+        return AdminClient(dict(properties), **more)
     except KafkaException as error:
         raise FlowsentryError(f"kafka: {error_text(error)}") from None
 
@@ -110,15 +112,15 @@ def wait_for_topics(
 ) -> bool:
     """Return True once all topics exist, False if stopped before; makes them if `create`.
 
-    A broker that does not answer and a topic that does not exist are waited for, with a message every 10 s.
+    A broker that does not answer and a topic that does not exist are waited for, with a message at once and every 10 s.
     """
-    admin = _admin(properties)
+    admin = _admin(properties, logger=logging.getLogger("librdkafka"))
     servers = str(properties["bootstrap.servers"])
-    reminded_at = float("-inf")
+    told, told_at = "", float("-inf")
     while not stopping():
         problem = ""
         try:
-            missing = [topic for topic in topics if not partitions_of(admin, topic, servers)]
+            missing = [topic for topic in topics if not partitions_of(admin, topic, servers, _LOOK_S)]
         except FlowsentryError as error:
             problem = str(error)
         else:
@@ -128,8 +130,9 @@ def wait_for_topics(
                 create_topics(admin, missing, roomy=roomy)
             else:
                 problem = f"no topic {', '.join(missing)} yet: make it, or start with --create-topics"
-        if problem and time.monotonic() - reminded_at > _REMIND_EVERY_S:
+        if problem and (problem != told or time.monotonic() - told_at > _REMIND_EVERY_S):
             log.warning("waiting", why=problem)
-            reminded_at = time.monotonic()
+            told, told_at = problem, time.monotonic()
+        admin.poll(0)  # what librdkafka has to say of it
         time.sleep(_LOOK_EVERY_S if problem else 0.05)
     return False

@@ -22,6 +22,7 @@ COLOURS = {
     Severity.CRITICAL: "bold white on red",
 }
 _WINDOW_S = 5.0
+_WIDE = 100  # from how many characters on there is room for reasons
 
 
 @dataclass(slots=True)
@@ -84,41 +85,46 @@ def render(picture: Picture, console: Console) -> RenderableType:
     """The picture for a live terminal, as high as it is."""
     flows_s, alerts_s = picture.rates
     p50, p99 = picture.latency_ms
-    figures = Table.grid(expand=True, padding=(0, 2))
+    figures = Table.grid(expand=True, padding=(0, 1))
     cells = (
         ("flows/s", f"{flows_s:.0f}", f"{picture.flows} in all"),
-        ("lag", f"{picture.lag}", "flows waiting"),
+        ("lag", f"{picture.lag}", "waiting"),
         ("alerts/s", f"{alerts_s:.0f}", f"{picture.alerts} in all"),
-        ("produce→alert p50", _ms(p50), ""),
-        ("p99", _ms(p99), ""),
+        ("p50", _ms(p50), "produce→alert"),
+        ("p99", _ms(p99), "produce→alert"),
         ("dead letters", f"{picture.dead_letters}", ""),
     )
     for _ in cells:
-        figures.add_column(justify="center")
+        figures.add_column(justify="center", no_wrap=True)
     figures.add_row(*(Text(name, style="dim") for name, _, _ in cells))
     figures.add_row(*(Text(value, style="bold") for _, value, _ in cells))
     figures.add_row(*(Text(note, style="dim") for _, _, note in cells))
     rows = max(3, console.size.height - 10)
     return Group(
         Panel(figures, title=f"{picture.title} · {picture.seconds:.0f} s", border_style="blue"),
-        Panel(alert_table(list(picture.newest)[:rows]), title="newest alerts", border_style="red"),
+        Panel(
+            alert_table(list(picture.newest)[:rows], console.size.width - 4), title="newest alerts", border_style="red"
+        ),
     )
 
 
-def alert_table(alerts: Sequence[Alert]) -> Table:
-    """Alerts as a table: time, severity, source → destination, family, score, why."""
-    table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
-    for name, ratio in (
-        ("time", 0),
-        ("severity", 0),
-        ("source → destination", 0),
-        ("family", 0),
-        ("score", 0),
-        ("why", 1),
-    ):
-        table.add_column(name, no_wrap=True, ratio=ratio or None, overflow="ellipsis")
+def alert_table(alerts: Sequence[Alert], width: int) -> Table:
+    """Alerts as a table: time, severity, source → destination, family, score, and why where there is room for it.
+
+    Every column has its width whatever the alerts hold: a long address may not push the others off the screen.
+    """
+    wide = width >= _WIDE
+    room = width - len("hh:mm:ss") - len("critical") - len("0.000") - (5 if wide else 4)
+    addresses = min(45, max(1, int(room * (0.42 if wide else 0.72))))
+    family = min(26, int(room * 0.22)) if wide else max(1, room - addresses)
+    columns = {"time": 8, "severity": 8, "source → destination": addresses, "family": family, "score": 5}
+    if wide:
+        columns["why"] = room - addresses - family
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for name, characters in columns.items():
+        table.add_column(name, no_wrap=True, width=characters, overflow="ellipsis")
     for alert in alerts:
-        table.add_row(
+        cells = (
             f"{alert.event_time:%H:%M:%S}",
             Text(alert.severity.value, style=COLOURS[alert.severity]),
             endpoint(alert.flow),
@@ -126,6 +132,7 @@ def alert_table(alerts: Sequence[Alert]) -> Table:
             f"{alert.score:.3f}",
             Text("; ".join(reason_in_words(reason) for reason in alert.reasons[:2]), style="dim"),
         )
+        table.add_row(*cells[: len(columns)])
     return table
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 
 import numpy as np
 import structlog
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer
 
 from export.detector import Detector, load
 from schemas.errors import FlowsentryError
@@ -22,10 +22,10 @@ from stream.decode import Decoder
 from stream.detect import Policy
 from stream.logs import configure_logging
 from stream.metrics import Metrics
-from stream.service import Service
+from stream.service import BatchFailed, Service
 from stream.sink import AtLeastOnceSink, Sink, TransactionalSink
 from stream.source import Source
-from stream.topics import wait_for_topics
+from stream.topics import error_text, wait_for_topics
 
 __all__ = ["run_workers", "serve"]
 
@@ -36,7 +36,10 @@ def run_workers(params: Params, *, quiet: bool = False) -> int:
     """Run `stream.workers` workers until SIGTERM or SIGINT; the exit status."""
     if params.stream.workers == 1:
         stop = _stop_on_signals()
-        serve(params, 0, stop.is_set)
+        try:
+            serve(params, 0, stop.is_set)
+        except BatchFailed:  # logged where it happened
+            return 1
         return 0
     context = multiprocessing.get_context("spawn")
     workers = [
@@ -54,7 +57,9 @@ def run_workers(params: Params, *, quiet: bool = False) -> int:
             os.kill(worker.pid, signal.SIGTERM)
     for worker in workers:
         worker.join()
-    failed = [f"{worker.name} (status {worker.exitcode})" for worker in workers if worker.exitcode]
+    # One that was still starting did not get to its own handler.
+    well = (0, -signal.SIGTERM) if stop.is_set() else (0,)
+    failed = [f"{worker.name} (status {worker.exitcode})" for worker in workers if worker.exitcode not in well]
     if failed:
         log.error("workers failed, the others were stopped", workers=failed)
         return 1
@@ -69,6 +74,8 @@ def _worker_main(params: Params, index: int, quiet: bool) -> None:
     except FlowsentryError as error:
         log.error("worker stops", why=str(error))
         raise SystemExit(1) from None
+    except BatchFailed:
+        raise SystemExit(1) from None
 
 
 def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
@@ -76,6 +83,7 @@ def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
 
     Raises:
         FlowsentryError: the bundle, the topics or the broker are not as they must be.
+        BatchFailed: a bug.
     """
     stream = params.stream
     detector = load(stream.bundle, threads=max(1, (os.cpu_count() or 1) // stream.workers))
@@ -101,16 +109,13 @@ def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
         return
     name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
     librdkafka = logging.getLogger("librdkafka")
-    consumer = Consumer(consumer_properties(params, name), logger=librdkafka)
+    try:
+        consumer = Consumer(consumer_properties(params, name), logger=librdkafka)
+    except KafkaException as error:
+        raise FlowsentryError(f"kafka: {error_text(error)}") from None
     source = Source(consumer, stream.input, batch_size=stream.batch_size, max_wait_s=stream.max_wait_ms / 1000)
     try:
-        sink: Sink
-        if stream.delivery == "exactly-once":
-            sink = TransactionalSink(
-                Producer(producer_properties(params, transactional_id=name), logger=librdkafka), consumer
-            )
-        else:
-            sink = AtLeastOnceSink(Producer(producer_properties(params), logger=librdkafka), consumer)
+        sink = _sink(params, name, consumer)
         service = Service(
             source=source,
             decoder=Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage),
@@ -137,6 +142,17 @@ def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
     log.info("stopped", worker=name)
 
 
+def _sink(params: Params, name: str, consumer: Consumer) -> Sink:
+    librdkafka = logging.getLogger("librdkafka")
+    try:
+        if params.stream.delivery == "exactly-once":
+            producer = Producer(producer_properties(params, transactional_id=name), logger=librdkafka)
+            return TransactionalSink(producer, consumer)
+        return AtLeastOnceSink(Producer(producer_properties(params), logger=librdkafka), consumer)
+    except KafkaException as error:
+        raise FlowsentryError(f"kafka: {error_text(error)}") from None
+
+
 def _warm_up(detector: Detector) -> None:
     """The first run of a graph allocates and plans; better before the first flow than after it."""
     columns: Mapping[str, np.ndarray] = {detector.schema.numeric[0].name: np.zeros(64)}
@@ -146,9 +162,10 @@ def _warm_up(detector: Detector) -> None:
 def _serve_metrics(metrics: Metrics, host: str, port: int) -> int:
     try:
         return metrics.serve(host, port)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the latter: PORT + i is no port any more
+        why = error.strerror if isinstance(error, OSError) else str(error)
         raise FlowsentryError(
-            f"stream.metrics_port {port} on {host}: {error.strerror}. Choose another with --metrics-port, 0 for any"
+            f"stream.metrics_port {port} on {host}: {why}. Choose another with --metrics-port, 0 for any"
         ) from None
 
 

@@ -68,7 +68,12 @@ def make_bundle(directory: Path, dataset: str, **overrides: Any) -> Path:
         "thresholds": [asdict(threshold) for threshold in thresholds],
         "severity": severity_bounds(thresholds),
         "metrics": {},
-        "parity": {"rows": _REFERENCE_ROWS, "max_difference": 0.0, "max_family_difference": 0.0, "verdicts_differing": 0},
+        "parity": {
+            "rows": _REFERENCE_ROWS,
+            "max_difference": 0.0,
+            "max_family_difference": 0.0,
+            "verdicts_differing": 0,
+        },
         "training": {},
         "data": {},
         "source": {"model.pt2": ""},

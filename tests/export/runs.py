@@ -22,7 +22,7 @@ def make_run(directory: Path, dataset: str, splits: Sequence[str] = _SPLITS, **m
     prepared.mkdir(parents=True)
     x = rng.random((len(splits), len(schema.features)), dtype=np.float32)
     x[:, [feature.kind is Kind.CATEGORICAL for feature in schema.features]] = 1
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "X": x,
         "y": np.arange(len(splits), dtype=np.int8) % 2,
         "family": np.zeros(len(splits), dtype=np.int16),

@@ -130,7 +130,10 @@ def test_a_file_too_large_to_be_a_bundles_is_refused_unread(copy: Path) -> None:
         ({"format": 2}, "bundle format 2 is not known, this version reads 1"),
         ({"format": None}, "bundle format None is not known"),
         ({"dataset": "kdd99"}, "data set 'kdd99' is not known: cicids2017, cicids2017-improved, unsw-nb15"),
-        ({"schema": {"version": "1", "hash": "0" * 64}}, "made for another version of the unsw-nb15 schema (000000000000"),
+        (
+            {"schema": {"version": "1", "hash": "0" * 64}},
+            "made for another version of the unsw-nb15 schema (000000000000",
+        ),
         ({"dataset": "cicids2017"}, "made for another version of the cicids2017 schema"),
         ({"features": []}, "features are not those of the unsw-nb15 schema"),
         ({"families": ["Worms"]}, "families are not those of the unsw-nb15 schema"),
@@ -142,15 +145,15 @@ def test_a_file_too_large_to_be_a_bundles_is_refused_unread(copy: Path) -> None:
         ({"severity": "high"}, "of the wrong type"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused_by_the_field(
-    copy: Path, change: dict[str, object], told: str
-) -> None:
+def test_a_manifest_that_does_not_fit_is_refused_by_the_field(copy: Path, change: dict[str, object], told: str) -> None:
     rewrite(copy, lambda content: content.update(change))
     assert refusal(copy).startswith(f"{copy / MANIFEST}: ")
     assert told in refusal(copy)
 
 
-@pytest.mark.parametrize("field", ["name", "version", "dataset", "schema", "features", "families", "thresholds", "files"])
+@pytest.mark.parametrize(
+    "field", ["name", "version", "dataset", "schema", "features", "families", "thresholds", "files"]
+)
 def test_a_manifest_without_a_field_is_refused_by_its_name(copy: Path, field: str) -> None:
     rewrite(copy, lambda content: content.pop(field))
     assert refusal(copy) == f"{copy / MANIFEST}: field '{field}' is missing or of the wrong type"
@@ -200,5 +203,7 @@ def test_the_threshold_of_a_rate_and_for_another_rate_those_there_are(tiny_bundl
 
 def test_writing_again_replaces_hash_and_content(copy: Path) -> None:
     content = read_manifest(copy).content
-    write_manifest(copy, {key: value for key, value in content.items() if key not in ("format", "files")} | {"name": "µ"})
+    write_manifest(
+        copy, {key: value for key, value in content.items() if key not in ("format", "files")} | {"name": "µ"}
+    )
     assert read_manifest(copy).name == "µ"

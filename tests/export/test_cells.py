@@ -1,6 +1,7 @@
 """What a number, a missing value and a category are in a CSV."""
 
 import math
+import re
 import tracemalloc
 
 import numpy as np
@@ -47,10 +48,9 @@ def test_a_number_is_read_in_any_spelling(cell: str, number: float) -> None:
     ],
 )
 def test_a_cell_that_no_rule_reads_is_an_error_that_shows_it(cell: str, reason: Reason, told: str) -> None:
-    with pytest.raises(CellError, match=".") as caught:
+    with pytest.raises(CellError, match=re.escape(told)) as caught:
         parse_number(cell)
     assert caught.value.reason is reason
-    assert str(caught.value).startswith(told)
 
 
 def test_an_error_shows_a_long_cell_shortened() -> None:
@@ -98,7 +98,7 @@ CELLS = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from([PLAIN, ZERO_IF_BLANK]), st.lists(CELLS, max_size=8))
 def test_a_cell_is_read_alike_in_any_company(feature: Feature, cells: list[str]) -> None:
     values, errors = numeric_cells(feature, cells)

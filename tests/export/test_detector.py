@@ -173,7 +173,15 @@ def test_of_features_that_got_like_attention_the_unusual_one_speaks_louder(detec
 
 @pytest.mark.parametrize(
     ("score", "severity"),
-    [(0.0, "low"), (0.89, "low"), (0.9, "medium"), (0.949, "medium"), (0.95, "high"), (0.98, "critical"), (1.0, "critical")],
+    [
+        (0.0, "low"),
+        (0.89, "low"),
+        (0.9, "medium"),
+        (0.949, "medium"),
+        (0.95, "high"),
+        (0.98, "critical"),
+        (1.0, "critical"),
+    ],
 )
 def test_severity_is_the_highest_step_that_the_score_reaches(detector: Detector, score: float, severity: str) -> None:
     assert detector.severity(score) == severity

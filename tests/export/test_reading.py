@@ -163,7 +163,9 @@ def test_a_header_without_rows_gives_no_batch(tmp_path: Path) -> None:
     assert list(read_flows(written(tmp_path, "dur,sbytes\n"), UNSW, min_feature_coverage=0.0)) == []
 
 
-CELL = st.sampled_from(["1", "-2.5", "", "NaN", "word", "1e400", "5\x00", "0x1", " 3 ", "tcp", "6.0", 'a"b', "x,y", "\n"])
+CELL = st.sampled_from(
+    ["1", "-2.5", "", "NaN", "word", "1e400", "5\x00", "0x1", " 3 ", "tcp", "6.0", 'a"b', "x,y", "\n"]
+)
 HEADER = ["dur", "proto", "ct_ftp_cmd", "mystery", "attack_cat"]
 
 
@@ -181,7 +183,8 @@ def test_every_data_row_is_in_exactly_one_of_rows_and_rejects_wherever_batches_e
     assert sorted([*batch.rows.tolist(), *rejected]) == list(range(count))
     assert batch.rows.tolist() == sorted(batch.rows.tolist())
     assert rejected == sorted(rejected)
-    assert all(len(values) == len(batch.rows) for values in (*batch.columns.values(), *batch.labels.values()))
+    assert {len(values) for values in batch.columns.values()} <= {len(batch.rows)}
+    assert {len(cells) for cells in batch.labels.values()} <= {len(batch.rows)}
 
     whole = read(path)
     assert whole.rejects == batch.rejects
@@ -219,7 +222,7 @@ def test_a_file_that_cannot_be_used_is_one_error_that_names_it(tmp_path: Path, c
 
 
 def test_a_path_that_cannot_be_opened_is_one_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(HeaderError, match="none.csv: No such file or directory"):
+    with pytest.raises(HeaderError, match=r"none\.csv: No such file or directory"):
         read(tmp_path / "none.csv")
     with pytest.raises(HeaderError, match=f"{tmp_path}: Is a directory"):
         read(tmp_path)

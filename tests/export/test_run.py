@@ -16,7 +16,8 @@ def test_a_run_is_read_with_its_splits_and_inputs(tmp_path: Path) -> None:
     assert run.schema is SCHEMAS["unsw-nb15"]
     assert [run.rows(name).tolist() for name in ("train", "validation", "test")] == [[1], [2], [0, 3]]
     numeric, codes = run.inputs(np.array([3, 0]))
-    assert (numeric.shape, numeric.dtype, codes.shape, codes.dtype) == ((2, 39), np.float32, (2, 3), np.int64)
+    assert (numeric.shape, codes.shape) == ((2, 39), (2, 3))
+    assert (numeric.dtype.name, codes.dtype.name) == ("float32", "int64")
     assert numeric[0].tolist() == [run.x[3, i] for i, it in enumerate(run.schema.features) if it in run.schema.numeric]
     assert codes.tolist() == [[1, 1, 1], [1, 1, 1]]
     assert run.training == {"epochs": 1}
@@ -42,5 +43,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path: Path,
 
 def test_a_run_of_another_schema_must_be_prepared_again(tmp_path: Path) -> None:
     directory = make_run(tmp_path / "run", "cicids2017", schema={"version": "0", "hash": "0"})
-    with pytest.raises(FlowsentryError, match="was prepared with another cicids2017 schema: run `trainer prepare` again"):
+    with pytest.raises(
+        FlowsentryError, match="was prepared with another cicids2017 schema: run `trainer prepare` again"
+    ):
         read_run(directory)

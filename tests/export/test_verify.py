@@ -42,7 +42,7 @@ def refusal(directory: Path, run: Path | None = None) -> str:
 def change_reference(directory: Path, **arrays: np.ndarray) -> None:
     with np.load(directory / REFERENCE) as reference:
         kept = {name: reference[name] for name in reference.files}
-    np.savez_compressed(directory / REFERENCE, **(kept | arrays))  # type: ignore[arg-type]
+    np.savez_compressed(directory / REFERENCE, **(kept | arrays))
     signed(directory)
 
 
@@ -54,12 +54,16 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("dataset", SCHEMAS)
 def test_a_line_for_every_check_that_held(tiny_bundles: dict[str, Path], dataset: str) -> None:
     lines = list(verify(tiny_bundles[dataset]))
-    assert [line.split()[0] for line in lines] == ["hashes", "identity", "graph", "reference", "held-out"] + ["threshold"] * 5
+    assert [line.split()[0] for line in lines] == ["hashes", "identity", "graph", "reference", "held-out"] + [
+        "threshold"
+    ] * 5
     assert lines[0] == f"hashes     3 files as recorded; bundle {read_manifest(tiny_bundles[dataset]).hash[:12]}"
     assert lines[1] == f"identity   tiny-{dataset} 0.0.1, data set {dataset}"
     assert lines[2].startswith("graph      opset 20, numeric['batch', ")
     assert ("categories" in lines[2]) == bool(SCHEMAS[dataset].categorical)
-    assert lines[3] == "reference  torch and ONNX Runtime agree on 100 made-up rows: max |Δp| 0.0e+00, no verdict differs"
+    assert (
+        lines[3] == "reference  torch and ONNX Runtime agree on 100 made-up rows: max |Δp| 0.0e+00, no verdict differs"
+    )
     assert lines[4] == "held-out   measured at build on 100 rows: max |Δp| 0.0e+00, 0 verdicts differ"
     assert lines[5] == "threshold  0.0001  → 0.980000: 0 of 1000 benign and 9 of 10 attacks above it"
 
@@ -73,7 +77,9 @@ def test_answers_that_differ_from_the_reference_are_refused(bundle: Path) -> Non
     with np.load(bundle / REFERENCE) as reference:
         attack = reference["attack"]
     change_reference(bundle, attack=attack + np.float32(2e-4))
-    assert "reference: torch and ONNX Runtime differ on 100 made-up rows: max |Δp| 2.0e-04 (allowed 1e-04)" in refusal(bundle)
+    assert "reference: torch and ONNX Runtime differ on 100 made-up rows: max |Δp| 2.0e-04 (allowed 1e-04)" in refusal(
+        bundle
+    )
     change_reference(bundle, attack=attack + np.float32(1e-6))
     assert len(list(verify(bundle))) == 10
 
@@ -155,7 +161,9 @@ def test_with_the_training_run_parity_is_measured_anew(
 def test_another_training_run_is_refused(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_torch_that_answers(monkeypatch, bundle, 0.0)
     run = make_run(tmp_path / "run", "unsw-nb15")
-    assert refusal(bundle, run) == f"{run / 'model.pt2'} is not the model that this bundle was built from: build it again"
+    assert (
+        refusal(bundle, run) == f"{run / 'model.pt2'} is not the model that this bundle was built from: build it again"
+    )
 
 
 def test_bundle_errors_are_errors_that_commands_print() -> None:

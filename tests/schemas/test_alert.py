@@ -133,7 +133,12 @@ def test_an_alert_cannot_be_changed() -> None:
 
 
 def test_severities_are_in_rising_order() -> None:
-    assert [severity.rank for severity in (Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)] == [0, 1, 2, 3]
+    assert [severity.rank for severity in (Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)] == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.parametrize("model", [Alert, FlowRef, Reason, BundleRef])

@@ -38,6 +38,12 @@ def test_set_to_null_overrides_the_file(tmp_path: Path) -> None:
     assert load_params(options, file=file, environment={}).train.threads is None
 
 
+def test_a_commands_own_option_wins_over_set_where_it_was_given() -> None:
+    given = arguments("--set", "data.seed=1", "--set", "data.test_share=0.3")
+    options = common_options(given, {"data.seed": 2, "data.test_share": None, "data.dataset": None})
+    assert options == {"data.seed": 2, "data.test_share": 0.3}
+
+
 def test_set_keeps_a_kafka_property_and_an_equals_sign_as_text() -> None:
     options = common_options(arguments("--set", "kafka.sasl.password=01=23"))
     assert load_params(options, environment={}).kafka == {"sasl.password": "01=23"}

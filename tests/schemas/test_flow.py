@@ -12,7 +12,8 @@ from schemas.flow import BENIGN, Derivation, Dropped, Family, Feature, FlowSchem
 
 
 def _sum(*, a_bytes: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a_bytes + b
+    total: np.ndarray = a_bytes + b
+    return total
 
 
 SMALL = FlowSchema(
@@ -98,7 +99,9 @@ def test_two_columns_of_one_meaning_are_an_error_that_names_both() -> None:
 
 
 def test_a_header_without_any_feature_is_an_error_that_shows_its_first_column() -> None:
-    with pytest.raises(HeaderError, match=r"none of the 2 columns is a feature of small: the first is 'x', .*'a_bytes'"):
+    with pytest.raises(
+        HeaderError, match=r"none of the 2 columns is a feature of small: the first is 'x', .*'a_bytes'"
+    ):
         SMALL.bind(["x", "src_ip"])
     with pytest.raises(HeaderError, match=r"none of the 0 columns"):
         SMALL.bind([])

@@ -219,10 +219,13 @@ YAML_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-KEYS = [f"{section}.{key}" for section, values in Params().model_dump().items() for key in values] + ["kafka.x", "train"]
+KEYS = [f"{section}.{key}" for section, values in Params().model_dump().items() for key in values] + [
+    "kafka.x",
+    "train",
+]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), YAML_VALUES, max_size=3))
 def test_whatever_is_given_is_either_a_setting_or_a_params_error(options: dict[str, object]) -> None:
     try:
@@ -233,7 +236,7 @@ def test_whatever_is_given_is_either_a_setting_or_a_params_error(options: dict[s
         assert Params.model_validate(params.model_dump()) == params
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(["FLOWSENTRY_TRAIN__THREADS", "FLOWSENTRY_KAFKA", "FLOWSENTRY_STREAM__INPUT"]), st.text())
 def test_no_text_in_the_environment_is_more_than_a_params_error(name: str, text: str) -> None:
     try:

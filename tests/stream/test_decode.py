@@ -591,6 +591,7 @@ def test_what_a_decoder_remembers_is_bounded() -> None:
             for row in range(30)
         ]
         assert_same(decoder.decode(batch), decode_slow(batch, UNSW, min_feature_coverage=0.0))
+    decoder.decode([encode(flow(UNSW) | {f"unknown {number}": 1 for number in range(1000)})])
     assert len(decoder._dialects) <= module.MAX_DIALECTS
     keys = [key for dialect in decoder._dialects for key in dialect.columns]
     assert len(keys) <= module.MAX_DIALECTS * (len(UNSW.features) + module.MAX_IGNORED_KEYS) <= 1024

@@ -1,0 +1,81 @@
+"""What tests of the service share: a tiny detector, a worker's parts around real topics, and what was logged."""
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from export.detector import Detector, load
+from stream.logs import configure_logging
+from tests.bundles import make_bundle
+from tests.stream.rig import Rig
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small unsw-nb15 bundle."""
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "tiny", "unsw-nb15")
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tiny_bundle: Path) -> Detector:
+    return load(tiny_bundle, threads=1)
+
+
+@pytest.fixture
+def rig(bootstrap_servers: str, topic: Callable[..., str], tiny_detector: Detector) -> Iterator[Callable[..., Rig]]:
+    """Factory of rigs, `rig(partitions=1) -> Rig`; their consumers leave the group after the test."""
+    made: list[Rig] = []
+
+    def make(partitions: int = 1) -> Rig:
+        made.append(Rig(bootstrap_servers, topic("flows", partitions), topic("alerts"), topic("dead"), tiny_detector))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+class Logs:
+    """What was logged since the test began, as on a machine without a terminal."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        self._text += self._capsys.readouterr().err
+        return self._text
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = [json.loads(line) for line in self.text.splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+
+@pytest.fixture
+def logs(capsys: pytest.CaptureFixture[str]) -> Iterator[Logs]:
+    """The process's log, at the level that the service has by default."""
+    configure_logging()
+    yield Logs(capsys)
+    unconfigure()
+
+
+def unconfigure() -> None:
+    structlog.reset_defaults()
+    logging.getLogger("librdkafka").handlers = []
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """A command run in this process leaves the signals, and the log, as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    unconfigure()

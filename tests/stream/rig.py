@@ -1,0 +1,207 @@
+"""One worker: its parts put together in the test's own process, or `python -m stream …` as its users run it.
+
+Both work on real topics of a real Kafka, with the tiny bundle of `tests.bundles`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, Producer
+
+from export.detector import Detector
+from schemas.alert import Alert
+from schemas.datasets import SCHEMAS
+from schemas.params import Params, StreamParams
+from stream.clients import consumer_properties, producer_properties
+from stream.decode import Decoder
+from stream.detect import Policy
+from stream.metrics import Metrics
+from stream.service import Service
+from stream.sink import Sink, TransactionalSink
+from stream.source import Batch, Source
+from tests.kafka import read_all
+
+__all__ = ["THRESHOLD", "Command", "Rig", "alerts_on", "attack", "benign", "command", "flow"]
+
+SCHEMA = SCHEMAS["unsw-nb15"]
+THRESHOLD = 0.75  # of the tiny bundle at its usual rate
+PATIENCE_S = 60.0
+
+
+def flow(**fields: Any) -> dict[str, Any]:
+    """A whole UNSW-NB15 flow that the tiny bundle takes for an attack; `fields` are changed or added."""
+    plain = {feature.name: 1 for feature in SCHEMA.numeric}
+    return {**plain, "proto": "tcp", "service": "http", "state": "fin", "sttl": 1000, "dpkts": 0, **fields}
+
+
+def attack(**fields: Any) -> bytes:
+    """A record that becomes an alert."""
+    return json.dumps(flow(**fields)).encode()
+
+
+def benign(**fields: Any) -> bytes:
+    """A record that does not."""
+    return json.dumps(flow(**{"sttl": 0, "dpkts": 1000, **fields})).encode()
+
+
+def alerts_on(servers: str, topic: str) -> list[Alert]:
+    """Every committed alert of a topic."""
+    return [Alert.model_validate_json(message.value() or b"") for message in read_all(servers, topic)]
+
+
+@dataclass(slots=True)
+class Rig:
+    """Three topics, a group of their own, and what a worker makes of them. Everything is closed by the fixture."""
+
+    servers: str
+    flows: str
+    alerts: str
+    dead: str
+    detector: Detector
+    metrics: Metrics = field(default_factory=Metrics)
+    sources: list[Source] = field(default_factory=list)
+
+    @property
+    def params(self) -> Params:
+        return Params(stream=StreamParams(bootstrap_servers=self.servers, group=self.flows))
+
+    def source(self, *, batch_size: int = 100, max_wait_s: float = 0.2, **kafka: str | int) -> Source:
+        """A member of the group."""
+        consumer = Consumer({**consumer_properties(self.params, self.flows), **kafka})
+        source = Source(consumer, self.flows, batch_size=batch_size, max_wait_s=max_wait_s)
+        self.sources.append(source)
+        return source
+
+    def batch(self, source: Source, records: int) -> Batch:
+        """The next so many records, of which there must be no more."""
+        found: list[Any] = []
+        until = time.monotonic() + PATIENCE_S
+        while len(found) < records:
+            assert time.monotonic() < until, f"{len(found)} records of {records} came"
+            found += source.poll().records
+        assert len(found) == records
+        return Batch(found)
+
+    def producer(self, kind: type[Producer] = Producer, **kafka: str | int) -> Producer:
+        """A producer for a `TransactionalSink`, with the group's transactional id."""
+        return kind({**producer_properties(self.params, transactional_id=self.flows), "log_level": 0, **kafka})
+
+    def service(
+        self, *, source: Source | None = None, sink: Sink | None = None, detector: Detector | None = None
+    ) -> Service:
+        """The whole worker, some parts of it given."""
+        source = source or self.source()
+        return Service(
+            source=source,
+            decoder=Decoder(self.detector.schema, min_feature_coverage=0.5),
+            detector=detector or self.detector,
+            policy=Policy(THRESHOLD),
+            sink=sink or TransactionalSink(self.producer(), source.consumer),
+            alerts_topic=self.alerts,
+            dead_letters_topic=self.dead,
+            metrics=self.metrics,
+        )
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """A metric's value now."""
+        return self.metrics.registry.get_sample_value(name, labels)
+
+    def run(self, service: Service, flows: int) -> None:
+        """Run until so many flows are published and committed."""
+        until = time.monotonic() + PATIENCE_S
+
+        def done() -> bool:
+            assert time.monotonic() < until, f"{self.value('flowsentry_flows_total')} flows of {flows} are done"
+            return (self.value("flowsentry_flows_total") or 0) >= flows
+
+        service.run(done)
+
+    def close(self) -> None:
+        for source in self.sources:
+            source.close()
+
+
+class Command:
+    """A running `python -m stream …` and the log lines that it has written."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def logs(self) -> list[dict[str, Any]]:
+        """Its log: nothing but JSON lines."""
+        return [json.loads(line) for line in list(self.lines)]
+
+    def logged(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Wait for a log line; one of its fields contains what is given for it."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = [
+                line
+                for line in self.logs
+                if line["event"] == event and all(str(text) in str(line.get(name)) for name, text in fields.items())
+            ]
+            return bool(found)
+
+        self.until(look, f"{event} {fields}")
+        return found[-1]
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something to come true while the command runs."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            ended = self.process.poll()
+            if ended is not None:
+                self._reader.join(10)
+                assert condition(), f"ended with {ended} before {what}: {self.lines}"
+                return
+            assert time.monotonic() < deadline, f"{what} did not come: {self.lines}"
+            time.sleep(0.02)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; the exit status."""
+        self.process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; the exit status."""
+        status = self.process.wait(PATIENCE_S)
+        self._reader.join(10)
+        return status
+
+
+@contextmanager
+def command(*arguments: str | Path, **environment: str) -> Iterator[Command]:
+    """`python -m stream …` in a process group of its own; killed at the end if it is still there."""
+    words: Sequence[str] = [sys.executable, "-m", "stream", *map(str, arguments)]
+    environ = {name: value for name, value in os.environ.items() if name != "KAFKA_BOOTSTRAP_SERVERS"} | environment
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environ, start_new_session=True)
+    running = Command(process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        running._reader.join(10)
+        assert process.stderr is not None
+        process.stderr.close()
