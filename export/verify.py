@@ -32,6 +32,12 @@ def verify(directory: Path, run_directory: Path | None = None) -> Iterator[str]:
     yield _graph(directory, detector)
     yield _reference(directory, detector)
     yield _recorded_parity(directory, detector) if run_directory is None else _held_out(run_directory, detector)
+    for split, figures in manifest.content["metrics"].items():
+        yield (
+            f"{split:<10} measured at build on {figures['rows']} rows, {figures['attacks']} of them attacks: AUC "
+            f"{figures['auc']:.5f}, recall {figures['recall_at_0.1%_fpr']:.4f} at 0.1% and "
+            f"{figures['recall_at_1%_fpr']:.4f} at 1% false positives, family right {figures['family_accuracy']:.4f}"
+        )
     for threshold in manifest.thresholds:
         yield (
             f"threshold  {threshold.target_fpr:<7g} → {threshold.threshold:.6f}: {threshold.false_positives} of "

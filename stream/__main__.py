@@ -193,8 +193,7 @@ def _summarize(result: DemoResult, bundle: Path, console: Console) -> None:
         "Try next, each in a terminal of its own:",
         "  .venv/bin/python -m stream broker",
         f"  .venv/bin/python -m stream run --bundle {bundle} --create-topics",
-        f"  .venv/bin/python -m stream replay {os.path.relpath(SAMPLE)} --rate 50 --create-topics",
-        "and watch: .venv/bin/python -m stream alerts",
+        f"  .venv/bin/python -m stream replay {os.path.relpath(SAMPLE)} --rate 50 & .venv/bin/python -m stream alerts",
     )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -127,8 +127,9 @@ _CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "state": ("FIN", "CON", "INT"),
     "protocol": ("6", "17", "1"),
 }
-# The schema's column of each of our features and families decides how it is shifted, whatever the dialect.
+# A feature is shifted alike for a family, and follows a flow's size alike, in every dialect.
 _SHIFTS_SEED = 20171103
+_SIZE_SHARE = 0.6
 
 
 @dataclass(slots=True)
@@ -205,9 +206,19 @@ def flows(
         }
     wanted = [name for name, count in families.items() for _ in range(count)]
     order = [wanted[index] for index in rng.permutation(len(wanted))]
-    shifts = _shifts(schema)
-    table = [_row(header, schema, spoken, name, number, shifts, separation, rng) for number, name in enumerate(order)]
+    means = {
+        family: {name: shift * separation for name, shift in of_feature.items()}
+        for family, of_feature in _shifts(schema).items()
+    }
+    follows = _follows(schema)
+    table = [_row(header, schema, spoken, name, number, means[name], follows, rng) for number, name in enumerate(order)]
     return FlowTable(schema, header, table, order, spoken.encoding, spoken.has_header)
+
+
+def _follows(schema: FlowSchema) -> dict[str, float]:
+    """Whether a feature grows (1) or falls (-1) with the size of a flow: what masked features are guessed from."""
+    rng = np.random.default_rng(_SHIFTS_SEED + 1)
+    return {name: float(rng.choice([-1.0, 1.0])) for name in schema.names}
 
 
 def _shifts(schema: FlowSchema) -> dict[str, dict[str, float]]:
@@ -226,17 +237,19 @@ def _row(
     dialect: _Dialect,
     family: str,
     number: int,
-    shifts: Mapping[str, Mapping[str, float]],
-    separation: float,
+    means: Mapping[str, float],
+    follows: Mapping[str, float],
     rng: np.random.Generator,
 ) -> list[str]:
     cells: dict[str, str] = {}
     row: list[str] = []
+    size = rng.normal()
     for spelling in header:
         role = schema.roles.get(key_of(spelling))
         if isinstance(role, Feature):
             # A doubled column holds the same value twice, as in the release.
-            row.append(cells.setdefault(role.name, _cell(role, shifts[family][role.name] * separation, rng)))
+            cell = _cell(role, means[role.name], follows[role.name] * size, rng)
+            row.append(cells.setdefault(role.name, cell))
         elif isinstance(role, Metadata):
             row.append(_metadata(role.name, number, rng))
         elif role == schema.label_columns[0]:
@@ -250,13 +263,13 @@ def _row(
     return row
 
 
-def _cell(feature: Feature, shift: float, rng: np.random.Generator) -> str:
+def _cell(feature: Feature, mean: float, size: float, rng: np.random.Generator) -> str:
     if feature.kind is Kind.CATEGORICAL:
         names = _CATEGORIES[feature.name]
         weights = np.array([1.0, 1.0, 1.0])
-        weights[round(shift) % len(names)] += 2.0
+        weights[round(mean) % len(names)] += 2.0
         return str(rng.choice(names, p=weights / weights.sum()))
-    value = float(np.exp(rng.normal(shift, 1.0)))
+    value = float(np.exp(mean + _SIZE_SHARE**0.5 * size + (1 - _SIZE_SHARE) ** 0.5 * rng.normal()))
     if feature.unit in ("packets", "flows", "requests", "bytes", "hops", "class", "code", "0 or 1"):
         return str(round(value * (1.0 if feature.unit == "0 or 1" else 20.0)))
     return f"{value:.6f}"

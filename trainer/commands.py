@@ -126,6 +126,6 @@ def finetune(params: Params, directory: Path) -> Path:
         training.write_text(json.dumps(_training(params, model, best), indent=1) + "\n")
         for artifact in (report, frozen, training):
             run.log_artifact(artifact)
-    console.print(f"wrote {frozen} and {report}")
+    console.print(f"wrote {frozen} and {report}", soft_wrap=True)
     console.print_json(data=metrics)
     return path

@@ -122,7 +122,9 @@ def train(
     if resume and path.exists():
         saved = load_checkpoint(path, schema_hash=schema_hash)
         if differences := _differences(saved, model, stage, total, params):
-            console.print(f"{stage.name}: {path} is of another run ({', '.join(differences)}): starting anew")
+            console.print(
+                f"{stage.name}: {path} is of another run ({', '.join(differences)}): starting anew", soft_wrap=True
+            )
         else:
             step, best, best_weights, running = saved["step"], saved["best"], saved["weights"], saved["running_loss"]
             model.load_state_dict(saved["model"])
@@ -188,7 +190,8 @@ def train(
                 shown_scores = ", ".join(f"{name} {score:.5f}" for name, score in scores.items())
                 console.print(
                     f"{stage.name}: epoch {step // per_epoch}/{stage.epochs}, loss {running:.4f}, {shown_scores}, "
-                    f"{rate:.0f} rows/s, {(total - step) * params.batch_size / rate / 60:.0f} min left → {path}"
+                    f"{rate:.0f} rows/s, {(total - step) * params.batch_size / rate / 60:.0f} min left → {path}",
+                    soft_wrap=True,
                 )
             if step == total or step % per_epoch == 0 or time.monotonic() - saved_at > params.checkpoint_every_s:
                 save()

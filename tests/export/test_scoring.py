@@ -116,11 +116,12 @@ def test_a_header_without_rows_gives_a_header_without_rows(tmp_path: Path, detec
     assert (tmp_path / "rejects.csv").read_text() == "row,reason,field,value,detail\n"
 
 
+@pytest.mark.timeout(60)
 def test_a_pipe_can_be_scored(tmp_path: Path, detector: Detector) -> None:
     packed = gzip.compress(flows("unsw-partition", rows=4).write(tmp_path / "flows.csv").read_bytes())
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_bytes, args=(packed,))
+    writer = threading.Thread(target=pipe.write_bytes, args=(packed,), daemon=True)
     writer.start()
     counts = score(pipe, detector, tmp_path / "scores.csv")
     writer.join()

@@ -1,5 +1,6 @@
 """`verify`: a bundle that is not what it says it is must not pass."""
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -27,8 +28,6 @@ def signed(directory: Path, **changes: Any) -> Path:
 
 
 def read_content(directory: Path) -> dict[str, Any]:
-    import json
-
     content: dict[str, Any] = json.loads((directory / "bundle.json").read_text(encoding="utf-8"))
     return {key: value for key, value in content.items() if key not in ("format", "files")}
 
@@ -95,6 +94,8 @@ def test_a_verdict_that_differs_is_refused_however_small_the_difference(bundle: 
 
 def test_an_answer_that_is_no_number_is_refused(bundle: Path) -> None:
     change_reference(bundle, attack=np.full(100, np.nan, dtype=np.float32))
+    assert "max |Δp| nan" in refusal(bundle)
+    signed(bundle, thresholds=[])  # so that no verdict differs
     assert "max |Δp| nan" in refusal(bundle)
 
 

@@ -1,19 +1,17 @@
 """What tests of the service share: a tiny detector, a worker's parts around real topics, and what was logged."""
 
-import json
+import io
 import logging
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
 
 from export.detector import Detector, load
-from stream.logs import configure_logging
 from tests.bundles import make_bundle
-from tests.stream.rig import Rig
+from tests.stream.rig import Logs, Rig
 
 
 @pytest.fixture(scope="session")
@@ -41,28 +39,10 @@ def rig(bootstrap_servers: str, topic: Callable[..., str], tiny_detector: Detect
         each.close()
 
 
-class Logs:
-    """What was logged since the test began, as on a machine without a terminal."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self._text = ""
-
-    @property
-    def text(self) -> str:
-        self._text += self._capsys.readouterr().err
-        return self._text
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        lines: list[dict[str, Any]] = [json.loads(line) for line in self.text.splitlines()]
-        return [line for line in lines if line["event"] == event]
-
-
 @pytest.fixture
-def logs(capsys: pytest.CaptureFixture[str]) -> Iterator[Logs]:
+def logs() -> Iterator[Logs]:
     """The process's log, at the level that the service has by default."""
-    configure_logging()
-    yield Logs(capsys)
+    yield Logs(io.StringIO())
     unconfigure()
 
 

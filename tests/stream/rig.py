@@ -3,6 +3,7 @@
 Both work on real topics of a real Kafka, with the tiny bundle of `tests.bundles`.
 """
 
+import io
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ from schemas.params import Params, StreamParams
 from stream.clients import consumer_properties, producer_properties
 from stream.decode import Decoder
 from stream.detect import Policy
+from stream.logs import configure_logging
 from stream.metrics import Metrics
 from stream.service import Service
 from stream.sink import Sink, TransactionalSink
 from stream.source import Batch, Source
 from tests.kafka import read_all
 
-__all__ = ["THRESHOLD", "Command", "Rig", "alerts_on", "attack", "benign", "command", "flow"]
+__all__ = ["THRESHOLD", "Command", "Logs", "Rig", "alerts_on", "attack", "benign", "command", "flow"]
 
 SCHEMA = SCHEMAS["unsw-nb15"]
 THRESHOLD = 0.75  # of the tiny bundle at its usual rate
@@ -129,6 +131,27 @@ class Rig:
     def close(self) -> None:
         for source in self.sources:
             source.close()
+
+
+class Logs:
+    """What this process logs, as on a machine without a terminal, or with one."""
+
+    def __init__(self, out: io.StringIO) -> None:
+        self._out = out
+        self.configure()
+
+    def configure(self, **options: bool) -> None:
+        with redirect_stderr(self._out):
+            configure_logging(**options)
+
+    @property
+    def text(self) -> str:
+        return self._out.getvalue()
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """Its lines of one kind."""
+        lines: list[dict[str, Any]] = [json.loads(line) for line in self.text.splitlines()]
+        return [line for line in lines if line["event"] == event]
 
 
 class Command:

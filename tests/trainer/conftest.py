@@ -17,7 +17,7 @@ from trainer.prepare import Prepared, load_prepared, prepare
 
 DATASET = "unsw-nb15"
 TINY = TrainParams(
-    d_model=16, n_heads=2, n_layers=1, d_feedforward=32, batch_size=32, learning_rate=3e-3, epochs_pretrain=1,
+    d_model=16, n_heads=2, n_layers=1, d_feedforward=32, batch_size=64, learning_rate=1e-2, epochs_pretrain=1,
     epochs_finetune=3, average_decay=0.9, threads=1, device="cpu",
 )  # fmt: skip
 
@@ -87,7 +87,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         assert made.trainer("prepare", "--data", str(made.data)) == 0
         assert made.trainer("pretrain") == 0
         assert made.trainer("finetune") == 0
-        built = export_main(["build", "--dataset", DATASET, "--runs", str(made.root / "runs"), "--out", str(made.bundle)])
+        built = export_main(
+            ["build", "--dataset", DATASET, "--runs", str(made.root / "runs"), "--out", str(made.bundle)]
+        )
         assert built == 0
         yield made
     finally:

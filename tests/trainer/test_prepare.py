@@ -288,7 +288,9 @@ def test_a_header_without_rows_is_no_data(tmp_path: Path) -> None:
     assert [report["rows"] for report in inputs] == [0, 40]
 
 
-@pytest.mark.parametrize(("families", "seen"), [({"Benign": 40}, "0 attacks and 40"), ({"DoS": 40}, "40 attacks and 0")])
+@pytest.mark.parametrize(
+    ("families", "seen"), [({"Benign": 40}, "0 attacks and 40"), ({"DoS": 40}, "40 attacks and 0")]
+)
 def test_flows_of_one_kind_alone_are_an_error(families: dict[str, int], seen: str, tmp_path: Path) -> None:
     with pytest.raises(FlowsentryError, match=f"all rows after cleaning: {seen} benign flows, but both are needed"):
         prepared_from([flows("unsw-partition", families=families)], tmp_path, UNSW)

@@ -54,7 +54,9 @@ def test_a_vector_is_on_one_side_and_shares_hold_within_each_family(
         assert counts[TRAIN] and counts[VALIDATION] and (counts[TEST] or shares[1] == 0)
         for side, share in ((VALIDATION, shares[0]), (TEST, shares[1])):
             near = abs(counts[side] - share * len(members)) <= 0.5
-            assert near or counts[side] == 1 or counts[TRAIN] == 1, "to the nearest vector, but for the one kept per side"
+            assert near or counts[side] == 1 or counts[TRAIN] == 1, (
+                "to the nearest vector, but for the one kept per side"
+            )
 
 
 @given(labelled_vectors(), st.integers(0, 5))
