@@ -72,7 +72,9 @@ def run_demo(
         name = f"flowsentry-demo-{uuid.uuid4().hex[:8]}"
         topics = {"flows": name, "alerts": f"{name}.alerts", "dead": f"{name}.dead"}
         with _topics(servers, list(topics.values())):
-            console.print(f"Kafka answers at {servers}; starting the detector with {bundle} …", style="dim")
+            console.print(
+                f"Kafka answers at {servers}; starting the detector with {bundle} …", style="dim", markup=False
+            )
             with _detector(bundle, servers, topics) as service:
                 result = _watch(service, servers, topics, files, schema, rate, limit, console)
             if service.process.returncode:

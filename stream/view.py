@@ -101,7 +101,7 @@ def render(picture: Picture, console: Console) -> RenderableType:
     figures.add_row(*(Text(note, style="dim") for _, _, note in cells))
     rows = max(3, console.size.height - 10)
     return Group(
-        Panel(figures, title=f"{picture.title} · {picture.seconds:.0f} s", border_style="blue"),
+        Panel(figures, title=Text(f"{picture.title} · {picture.seconds:.0f} s"), border_style="blue"),
         Panel(
             alert_table(list(picture.newest)[:rows], console.size.width - 4), title="newest alerts", border_style="red"
         ),
@@ -127,8 +127,8 @@ def alert_table(alerts: Sequence[Alert], width: int) -> Table:
         cells = (
             f"{alert.event_time:%H:%M:%S}",
             Text(alert.severity.value, style=COLOURS[alert.severity]),
-            endpoint(alert.flow),
-            printable(alert.family),
+            Text(endpoint(alert.flow)),  # a plain string would be read as markup
+            Text(printable(alert.family)),
             f"{alert.score:.3f}",
             Text("; ".join(reason_in_words(reason) for reason in alert.reasons[:2]), style="dim"),
         )

@@ -17,6 +17,7 @@ _EXAMPLES = """examples:
   python -m trainer prepare  --dataset unsw-nb15 --data flows/
   python -m trainer pretrain --dataset unsw-nb15
   python -m trainer finetune --dataset unsw-nb15 --set train.epochs_finetune=12
+  python -m trainer sample   --dataset unsw-nb15 --data flows/ --out sample.csv.gz --rows 500
   python -m export  build    --dataset unsw-nb15
 """
 
@@ -74,7 +75,7 @@ def _csv_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    params = load_params({**common_options(arguments), "data.dataset": arguments.dataset}, file=arguments.params)
+    params = load_params(common_options(arguments, {"data.dataset": arguments.dataset}), file=arguments.params)
     directory = arguments.runs / params.data.dataset
     # Heavy imports where they are needed, so that --help and mistakes answer at once and prepare does without torch.
     if arguments.command == "prepare":

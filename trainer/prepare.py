@@ -181,7 +181,7 @@ def families_of(batch: FlowBatch, schema: FlowSchema, path: Path) -> np.ndarray:
         hint = "" if name == first else f". The family is read from {first}, a column that this file lacks"
         raise LabelError(f"{path}: {error}{hint}") from None
     families = np.array([known[label] for label in batch.labels[name]], dtype=np.int64)
-    for other in others:
+    for other in (name for name in others if name == "label"):  # 0 or 1; further columns say other things
         said = np.array([cell.strip() for cell in batch.labels[other]], dtype=np.str_)
         is_attack = np.array([family.is_attack for family in schema.families])[families]
         for place in np.flatnonzero(np.where(is_attack, said == "0", said == "1"))[:1].tolist():

@@ -13,12 +13,15 @@ from tests.stream.rig import Logs
 SECRET = "198.51.100.77"
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
-def terminal(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> Logs:
+def terminal(logs: Logs) -> Logs:
     """The log of a process whose stderr is a terminal."""
-    monkeypatch.setattr(io.StringIO, "isatty", lambda _: True)
-    logs.configure()
-    return logs
+    return Logs(Terminal())
 
 
 def fail(address: str) -> None:

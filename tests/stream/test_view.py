@@ -69,7 +69,8 @@ def test_rates_are_those_of_the_last_five_seconds() -> None:
         picture.observe(second, 10 * second if second < 10 else 100 + 50 * (second - 10), 0, 0)
         if second > 10:
             picture.add(alert(second), 1.0)
-    assert picture.rates == (50.0, pytest.approx(1.0, abs=0.2))
+    flows_s, alerts_s = picture.rates
+    assert (flows_s, alerts_s) == (50.0, 1.0)
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -84,7 +85,7 @@ def test_the_picture_fits_the_terminal_with_no_line_wrapped(width: int, height: 
         (["91", "1000", "20", "50 ms", "98 ms", "777"], values),
         (["123456 in all", "waiting", "100 in all", "produce→alert", "produce→alert"], notes),
     ):
-        assert line.strip("│ ").split("  ") != line and [each for each in words if each not in line] == []
+        assert [word for word in words if word not in line] == []
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
@@ -123,7 +124,9 @@ def test_a_terminal_too_small_for_it_still_gets_a_picture() -> None:
 
 def test_text_of_a_flow_cannot_command_the_terminal() -> None:
     picture = Picture("escapes")
+    picture.add(alert(1, flow=FlowRef(src_ip="fe80::1", src_port=1, dst_ip="[/nothing]")), 1.0)
     picture.add(alert(flow=FlowRef(src_ip="\x1b[2J\n\x07evil", dst_ip="[red]b[/]"), family="\x1b]0;owned\x07"), 1.0)
     text = "\n".join(screen(picture, 140, 24))
     assert "\x1b" not in text and "\x07" not in text
+    assert "[fe80::1]:1 → [/nothing]" in text
     assert "?[2J??evil → [red]b[/]" in text and "?]0;owned?" in text
