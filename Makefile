@@ -46,10 +46,10 @@ clean: ## remove .venv and caches; data, runs and bundles stay
 	@touch $@
 
 .venv/service: .venv/uv requirements/service.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements/service.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --requirement requirements/service.txt
 	$(BIN)/python -m stream broker --fetch
 	@touch $@
 
 .venv/dev: .venv/service requirements/dev.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements/dev.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --requirement requirements/dev.txt
 	@touch $@

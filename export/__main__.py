@@ -102,6 +102,8 @@ def _score(arguments: argparse.Namespace, params: Params) -> int:
         rejects=arguments.rejects,
     )
     print(f"{counts.scored} rows scored, {counts.attacks} attacks → {arguments.output}", file=sys.stderr)
+    if counts.missing:
+        print(f"no column for {', '.join(counts.missing)}: scored as missing", file=sys.stderr)
     if counts.rejected:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.rejected.most_common())
         where = f" → {arguments.rejects}" if arguments.rejects else " (--rejects FILE lists them)"

@@ -25,12 +25,14 @@ _LONGEST_CELL = 1 << 20
 @dataclass(frozen=True, slots=True)
 class FlowBatch:
     """Rows of a file as columns. `rows` are their 0-based data rows; numeric columns are float64[B] (NaN = missing),
-    categorical ones object[B] (None = missing); `labels` holds the cells of the label columns by name."""
+    categorical ones object[B] (None = missing); `labels` holds the cells of the label columns by name; `missing` are the
+    features that the file has no column for."""
 
     rows: np.ndarray
     columns: dict[str, np.ndarray]
     labels: dict[str, list[str]]
     rejects: list[Reject]
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,4 +158,5 @@ def parse_rows(
         columns={name: values[keep] for name, values in columns.items()},
         labels=labels,
         rejects=[rejects[index] for index in sorted(rejects)],
+        missing=binding.missing,
     )

@@ -27,11 +27,12 @@ _BATCH_ROWS = 1024
 
 @dataclass(slots=True)
 class Counts:
-    """What became of a file's rows."""
+    """What became of a file's rows, and the features that it has no column for."""
 
     scored: int = 0
     attacks: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    missing: tuple[str, ...] = ()
 
 
 def score_flows(
@@ -74,6 +75,7 @@ def score_file(
                 writer.writerow((row, f"{score:.9g}", verdict, family if verdict else BENIGN))
                 counts.attacks += verdict
             counts.scored += len(scores)
+            counts.missing = batch.missing
             for reject in batch.rejects:
                 counts.rejected[reject.reason.value] += 1
                 if refused is not None:

@@ -47,8 +47,11 @@ def run_workers(params: Params, *, quiet: bool = False) -> int:
         for index in range(params.stream.workers)
     ]
     stop = _stop_on_signals()
+    # Ctrl-C reaches the workers too. One that is still starting leaves it to us: what is ignored here is ignored there.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for worker in workers:
         worker.start()
+    signal.signal(signal.SIGINT, handler)
     sentinels = [worker.sentinel for worker in workers]
     while not stop.is_set() and len(multiprocessing.connection.wait(sentinels, timeout=0.2)) == 0:
         pass

@@ -151,6 +151,19 @@ class FlowTable:
                 return position
         raise KeyError(f"{name} is no column of this table")
 
+    def has(self, name: str) -> bool:
+        """Whether the dialect has that column."""
+        try:
+            self.place(name)
+        except KeyError:
+            return False
+        return True
+
+    def column(self, name: str) -> list[str]:
+        """The cells of a column."""
+        position = self.place(name)
+        return [cells[position] for cells in self.rows]
+
     def get(self, row: int, name: str) -> str:
         return self.rows[row][self.place(name)]
 

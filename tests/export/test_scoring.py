@@ -57,7 +57,7 @@ def test_every_usable_row_gets_a_verdict_and_every_other_a_reason(
         assert row["family"] in (detector.manifest.families if row["verdict"] == "1" else (BENIGN,))
     attacks = sum(row["verdict"] == "1" for row in scored)
     assert 0 < attacks < 116
-    assert counts == Counts(scored=116, attacks=attacks, rejected=counts.rejected)
+    assert counts == Counts(scored=116, attacks=attacks, rejected=counts.rejected, missing=counts.missing)
     assert dict(counts.rejected) == {"wrong_type": 1, "out_of_range": 1, "malformed_row": 1, "too_few_features": 1}
 
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.cleaning import clean, vector_groups
@@ -77,6 +77,7 @@ def test_grouping_leaves_the_matrix_as_it_was() -> None:
     assert matrix.tobytes() == before
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_rules_hold_for_any_rows_and_counts_add_up(rows: list[Row]) -> None:
     kept, counts = cleaned(rows)

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from export import graph
 from export.__main__ import main as export_main
 from export.bundle import sha256_of
 from export.detector import load
@@ -19,6 +22,7 @@ from export.run import read_run
 from schemas.datasets import SCHEMAS
 from tests.flows import flows
 from tests.trainer.conftest import DATASET, TINY, Pipeline
+from trainer import commands
 from trainer.__main__ import main
 from trainer.prepare import load_prepared
 from trainer.stages import model_inputs, predict
@@ -98,7 +102,7 @@ def test_the_bundle_carries_the_run_and_answers_as_torch_did(
 
     assert export_main(["verify", str(pipeline.bundle), "--run", str(pipeline.run)]) == 0
     shown = capsys.readouterr().out
-    assert f"torch and ONNX Runtime agree on {manifest['parity']['rows']} held-out rows" in shown
+    assert f"held-out   torch and ONNX Runtime agree on {manifest['parity']['rows']} rows" in shown
 
 
 def test_a_bundle_scores_raw_rows_as_the_checkpoint_does(pipeline: Pipeline) -> None:
@@ -232,9 +236,57 @@ def test_neither_finetune_nor_build_takes_up_what_was_trained_on_rows_prepared_o
     assert "model.pt2 was trained on other rows" in message and "`python -m trainer finetune` again" in message
 
 
+def test_a_run_prepared_with_another_schema_is_not_built(copy: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy.run / "prepared" / "metadata.json"
+    metadata = content(path)
+    metadata["schema"]["hash"] = "0" * 64
+    path.write_text(json.dumps(metadata))
+    assert "prepared with another unsw-nb15 schema: run `trainer prepare` again" in refused(build(copy), capsys)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_an_error(copy: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     assert "train.device = 'cuda'" in refused(["pretrain", *copy.options(), "--set", "train.device=cuda"], capsys)
+
+
+class Untracked:
+    """A tracker that remembers nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def log_artifact(self, path: Path) -> None: ...
+
+
+def without_test_rows(run: Path) -> None:
+    """Turn the test rows of a prepared set into validation rows, as if data.test_share had been 0."""
+    split = np.load(run / "prepared" / "split.npy")
+    np.save(run / "prepared" / "split.npy", np.minimum(split, 1))
+
+
+def test_finetuning_alone_needs_no_pretraining_and_no_test_rows(
+    copy: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("pretrain.pt", "finetune.pt", "model.pt2", "metrics.json", "training.json"):
+        (copy.run / name).unlink()
+    without_test_rows(copy.run)
+    monkeypatch.setattr(commands, "tracked_run", lambda *_: nullcontext(Untracked()))
+    assert copy.trainer("finetune", "--set", "train.epochs_pretrain=0", "--set", "train.threads=null") == 0
+    assert set(content(copy.run / "metrics.json")) == {"validation"}
+    assert content(copy.run / "training.json")["params"]["epochs_pretrain"] == 0
+    assert (copy.run / "model.pt2").exists()
+    assert f"wrote {copy.run / 'model.pt2'} and {copy.run / 'metrics.json'}" in capsys.readouterr().err
+
+
+def test_a_bundle_without_test_rows_has_its_parity_measured_on_validation_rows(
+    copy: Pipeline, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_test_rows(copy.run)
+    # Translating the model once was slow enough: the graph is the same.
+    monkeypatch.setattr(graph, "write_onnx", lambda program, path: shutil.copy(pipeline.bundle / "model.onnx", path))
+    assert export_main(build(copy)) == 0
+    manifest = content(copy.root / "out" / "bundle.json")
+    assert set(manifest["metrics"]) == {"validation"}
+    assert manifest["parity"]["rows"] == manifest["metrics"]["validation"]["rows"] > 80
 
 
 def test_a_file_that_was_skipped_does_not_reach_training(copy: Pipeline, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -33,9 +33,8 @@ def model() -> TabularExpert:
         d_feedforward=32,
     )  # fmt: skip
     model = TabularExpert(config)
-    model.normalizer.set_points(
-        np.tile(np.float32([-1, 0, 1]), (N, 1)), np.tile(np.float32([-1, 0, 1]), (N, 1))
-    )  # fmt: skip
+    points = np.tile(np.array([-1, 0, 1], dtype=np.float32), (N, 1))
+    model.normalizer.set_points(points, points)
     torch.nn.init.normal_(model.masked_head.weight)  # zero at first: it would hide whatever goes wrong before it
     return model.eval()
 
@@ -141,11 +140,11 @@ def test_every_parameter_learns_from_pretraining_or_finetuning(model: TabularExp
     codes[:, 1] = torch.tensor([1, 2, 1, 2, 0])
     hidden = torch.rand(B, N + C, generator=torch.Generator().manual_seed(0)) < 0.3
     values, logits = model.reconstruct(numeric, codes, hidden)
-    (values.square().sum() + sum(logit.logsumexp(-1).sum() for logit in logits)).backward()  # type: ignore[no-untyped-call]
+    (values.square().sum() + sum(logit.logsumexp(-1).sum() for logit in logits)).backward()
     used = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
     assert not any(name.startswith("head.") for name in used)
     attack, family = model.classify(numeric, codes)
-    (attack.sum() + family.logsumexp(-1).sum()).backward()  # type: ignore[no-untyped-call]
+    (attack.sum() + family.logsumexp(-1).sum()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.any()), name
 
@@ -217,20 +216,21 @@ def maps(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     scale = 10.0 ** draw(st.integers(-6, 12))
     steps = draw(st.lists(st.floats(1e-3, 1.0), min_size=n_knots, max_size=n_knots))
     start = draw(st.floats(-2.0, 2.0))
-    knots = np.float32((start + np.cumsum(steps)) * scale)
-    heights = np.float32(np.linspace(-3.7, 3.7, n_knots) + draw(st.floats(0, 0.5)))
+    knots = ((start + np.cumsum(steps)) * scale).astype(np.float32)
+    heights = (np.linspace(-3.7, 3.7, n_knots) + draw(st.floats(0, 0.5))).astype(np.float32)
     last = draw(st.integers(1, n_knots - 1))
     knots[last:], heights[last:] = knots[last], heights[last]
     return knots, heights
 
 
+@settings(deadline=None)
 @given(maps(), st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=8))
 def test_the_map_in_the_graph_is_numpys_interpolation(
     points: tuple[np.ndarray, np.ndarray], shares: list[float]
 ) -> None:
     knots, heights = points
     span = np.float64(knots[-1]) - np.float64(knots[0])
-    x = np.concatenate([knots, np.float32(knots[0] + np.array(shares) * span), np.float32([-3e38, 3e38])])
+    x = np.concatenate([knots, knots[0] + np.array(shares) * span, [-3e38, 3e38]]).astype(np.float32)
     got = normalizer(knots[None], heights[None])(torch.from_numpy(x[:, None]))[:, 0].numpy()
     expected = np.interp(x.astype(np.float64), knots.astype(np.float64), heights.astype(np.float64))
     np.testing.assert_allclose(got, expected, atol=1e-5)

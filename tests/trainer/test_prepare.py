@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from schemas.datasets import SCHEMAS
 from schemas.errors import FlowsentryError, LabelError
-from schemas.flow import FlowSchema, Kind
+from schemas.flow import Feature, FlowSchema, Kind
 from schemas.params import DataParams
 from tests.flows import FlowTable, dialects_of, flows
 from trainer.__main__ import main
@@ -41,21 +41,22 @@ def prepared_from(tables: list[FlowTable], folder: Path, params: DataParams, **m
     return load_prepared(prepare(paths, params, folder / "out", **more))
 
 
-def vector(table: FlowTable, row: int, result: Prepared) -> np.ndarray:
-    """A table's row as it should stand in X, worked out cell by cell; derived features are NaN here."""
-    values = []
-    for feature in table.schema.features:
-        try:
-            cell = table.get(row, feature.name)
-        except KeyError:
-            values.append(math.nan)
-            continue
-        if feature.kind is Kind.CATEGORICAL:
-            known = result.preprocessor.vocabularies[feature.name]
-            values.append(known.index(cell.lower()) + 1 if cell.lower() in known else 0)
-        else:
-            values.append(math.nan if cell in ("Infinity", "many") else float(cell))
-    return np.array(values, dtype=np.float32)
+def vectors(table: FlowTable, result: Prepared) -> list[np.ndarray]:
+    """A table's rows as they should stand in X, worked out cell by cell; derived features are NaN here."""
+    columns = [
+        [_value(cell, feature, result) for cell in table.column(feature.name)]
+        if table.has(feature.name)
+        else [math.nan] * len(table.rows)
+        for feature in table.schema.features
+    ]
+    return list(np.array(columns, dtype=np.float32).T)
+
+
+def _value(cell: str, feature: Feature, result: Prepared) -> float:
+    if feature.kind is Kind.NUMERIC:
+        return math.nan if cell in ("Infinity", "many") else float(cell)
+    known = result.preprocessor.vocabularies[feature.name]
+    return known.index(cell.lower()) + 1 if cell.lower() in known else 0
 
 
 def places(wanted: np.ndarray, result: Prepared) -> list[int]:
@@ -90,12 +91,12 @@ def test_every_row_of_every_dialect_arrives_and_what_does_not_is_accounted_for(
     per_table = 60 - 2
     n_rows = per_table * len(tables)
     assert result.x.shape == (n_rows, len(schema.features)) and result.x.dtype == np.float32
-    assert (result.y.dtype, result.family.dtype, result.split.dtype) == (np.int8, np.int16, np.int8)
+    assert [str(array.dtype) for array in (result.y, result.family, result.split)] == ["int8", "int16", "int8"]
     assert result.y.shape == result.family.shape == result.split.shape == (n_rows,)
     assert set(result.split.tolist()) == {0, 1, 2}
     for dialect, table in tables.items():
-        for row in range(60):
-            found = places(vector(table, row, result), result)
+        for row, wanted in enumerate(vectors(table, result)[:60]):
+            found = places(wanted, result)
             assert len(found) == (row not in (REJECTED, NEGATIVE)), f"{dialect} row {row}"
             for place in found:
                 family = schema.families[result.family[place]]
@@ -161,9 +162,9 @@ def test_the_raw_release_gets_the_rate_that_the_partition_has(tmp_path: Path) ->
     table = flows("unsw-raw", rows=40)
     result = prepared_from([table], tmp_path, UNSW)
     rate = UNSW_SCHEMA.names.index("rate")
-    for row in range(40):
+    for row, wanted in enumerate(vectors(table, result)):
         packets = float(table.get(row, "spkts")) + float(table.get(row, "dpkts"))
-        (place,) = places(vector(table, row, result), result)
+        (place,) = places(wanted, result)
         assert result.x[place, rate] == pytest.approx((packets - 1) / float(table.get(row, "dur")), rel=1e-6)
 
 
@@ -186,7 +187,7 @@ def test_attempted_attacks_count_as_benign(tmp_path: Path) -> None:
     row = table.families.index("Portscan")
     table.set(row, "label", "Portscan - Attempted")
     result = prepared_from([table], tmp_path, DataParams(dataset="cicids2017-improved", n_quantiles=16))
-    (place,) = places(vector(table, row, result), result)
+    (place,) = places(vectors(table, result)[row], result)
     assert (result.y[place], result.family[place]) == (0, 0)
 
 
@@ -197,7 +198,7 @@ def test_a_category_of_no_training_row_is_unknown(tmp_path: Path) -> None:
     excluded = sample.write(tmp_path / "sample.csv")
     result = prepared_from([table], tmp_path, UNSW, exclude=[excluded])
     assert "carrier-pigeon" not in result.preprocessor.vocabularies["proto"]
-    (place,) = places(vector(table, 3, result), result)
+    (place,) = places(vectors(table, result)[3], result)
     assert result.x[place, UNSW_SCHEMA.names.index("proto")] == 0
     assert result.split[place] == SPLITS.index("test")
 
@@ -211,7 +212,7 @@ def test_excluded_rows_are_test_rows_in_whatever_dialect_they_come(tmp_path: Pat
     excluded = sample.write(tmp_path / "sample.csv.gz")
 
     after = load_prepared(prepare(paths, UNSW, tmp_path / "after", exclude=[excluded]))
-    chosen = [places(vector(table, row, after), after)[0] for row in range(20)]
+    chosen = [places(wanted, after)[0] for wanted in vectors(table, after)[:20]]
     test = SPLITS.index("test")
     assert set(before.split[chosen].tolist()) == {0, 1, 2}, "the rows do come from every side"
     assert set(after.split[chosen].tolist()) == {test}

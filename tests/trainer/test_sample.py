@@ -19,7 +19,7 @@ from trainer.splitting import SPLITS
 
 def prepared_from(tables: list[FlowTable], folder: Path) -> tuple[Prepared, list[Path]]:
     paths = [table.write(folder / f"part-{number}.csv") for number, table in enumerate(tables)]
-    params = DataParams(dataset=tables[0].schema.name, n_quantiles=16)  # type: ignore[arg-type]
+    params = DataParams(dataset=tables[0].schema.name, n_quantiles=16)
     return load_prepared(prepare(paths, params, folder / "prepared")), paths
 
 
@@ -88,7 +88,7 @@ def test_a_sample_can_be_read_and_excluded_like_any_file_of_its_dialect(dialect:
     (batch,) = read_flows(out, table.schema, min_feature_coverage=0.5)
     assert len(batch.rows) == 20 and not batch.rejects
 
-    params = DataParams(dataset=table.schema.name, n_quantiles=16, seed=99)  # type: ignore[arg-type]
+    params = DataParams(dataset=table.schema.name, n_quantiles=16, seed=99)
     again = load_prepared(prepare(paths, params, tmp_path / "again", exclude=[out]))
     assert again.metadata["held_out_as_sample"] == 20
     first = table.schema.names[0]

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.splitting import SPLITS, balance, split
@@ -33,6 +33,7 @@ def by_vector(matrix: np.ndarray, sides: np.ndarray) -> dict[tuple[str, ...], se
     return found
 
 
+@settings(deadline=None)
 @given(labelled_vectors(), SHARES, st.integers(0, 5))
 def test_a_vector_is_on_one_side_and_shares_hold_within_each_family(
     rows: tuple[np.ndarray, np.ndarray], shares: tuple[float, float], seed: int
@@ -59,6 +60,7 @@ def test_a_vector_is_on_one_side_and_shares_hold_within_each_family(
             )
 
 
+@settings(deadline=None)
 @given(labelled_vectors(), st.integers(0, 5))
 def test_the_seed_alone_decides(rows: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     first, second = (split(*rows, validation_share=0.2, test_share=0.3, seed=seed) for _ in range(2))
@@ -85,6 +87,7 @@ def test_two_large_shares_leave_a_family_of_three_a_row_to_train_on() -> None:
     assert sorted(sides.tolist()) == [TRAIN, VALIDATION, TEST]
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=60), st.integers(2, 40), st.integers(0, 3))
 def test_balance_takes_half_of_each_or_what_the_rarer_class_allows(flags: list[bool], rows: int, seed: int) -> None:
     is_attack = np.array(flags, dtype=bool)

@@ -1,0 +1,258 @@
+"""The loop from bytes to the committed transaction, on a real Kafka: what it publishes, and what it does when a part fails."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+
+from export.detector import Detector, Scores
+from schemas.dead_letter import DeadLetter, Reason
+from schemas.errors import FlowsentryError
+from schemas.params import Params, StreamParams
+from stream import service as module
+from stream import worker
+from stream.metrics import Metrics
+from stream.service import SOURCE_TIME_HEADER, BatchFailed
+from stream.sink import Outgoing, RetryBatch, TransactionalSink
+from stream.worker import run_workers
+from tests.kafka import committed, produce, read_all
+from tests.stream.rig import Logs, Rig, alerts_on, attack, benign
+
+MARKER = "203.0.113.77"
+
+
+def ids(rig: Rig) -> list[str]:
+    """The flows' offsets of which there are alerts."""
+    return [alert.id.removeprefix(f"{rig.flows}-0-") for alert in alerts_on(rig.servers, rig.alerts)]
+
+
+def done(rig: Rig) -> int:
+    return committed(rig.servers, rig.flows, rig.flows)[0]
+
+
+class Ordered(Metrics):
+    """Metrics that remember in which order stages were timed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[str] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.order.append(name)
+        with super().stage(name):
+            yield
+
+
+class Broken:
+    """A detector with a bug that a certain number of flows in one batch brings out."""
+
+    def __init__(self, detector: Detector, flows: int) -> None:
+        self._detector, self._flows = detector, flows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._detector, name)
+
+    def score(self, columns: Mapping[str, np.ndarray]) -> Scores:
+        if len(next(iter(columns.values()))) == self._flows:
+            raise ValueError(f"could not convert string to float: {MARKER!r}")
+        return self._detector.score(columns)
+
+
+def test_the_stages_come_in_order_once_a_batch(rig: Callable[..., Rig]) -> None:
+    place = rig()
+    place.metrics = metrics = Ordered()
+    produce(place.servers, place.flows, [attack()] * 5)
+    place.run(place.service(source=place.source(batch_size=2)), 5)
+    batches = place.value("flowsentry_batches_total")
+    assert batches == 3
+    polled = "".join({"consume": "."}.get(stage, f" {stage}") for stage in metrics.order)
+    assert [words.split() for words in polled.split(".") if words] == [["decode", "score", "detect", "publish"]] * 3
+
+
+def test_a_batch_of_attacks_benign_flows_and_garbage(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    given = [attack(), b"garbage", benign(), attack(srcip=MARKER), None, b'{"sttl": "high"}']
+    produce(place.servers, place.flows, given, key=b"\xfekey", headers={"origin": b"\xff"})
+    place.run(place.service(source=place.source(batch_size=6, max_wait_s=5)), 6)
+
+    flows = read_all(place.servers, place.flows)
+    alerts = alerts_on(place.servers, place.alerts)
+    assert ids(place) == ["0", "3"] and alerts[1].flow.src_ip == MARKER
+    for message, alert in zip(read_all(place.servers, place.alerts), alerts, strict=True):
+        sent_ms = flows[int(alert.id.rpartition("-")[2])].timestamp()[1]
+        assert message.key() == alert.id.encode()
+        assert list(message.headers() or ()) == [(SOURCE_TIME_HEADER, b"%d" % sent_ms)]
+
+    letters = read_all(place.servers, place.dead)
+    assert [letter.value() for letter in letters] == [b"garbage", None, b'{"sttl": "high"}']
+    assert {letter.key() for letter in letters} == {b"\xfekey"}
+    told = [DeadLetter.from_headers(cast(Any, letter.headers())) for letter in letters]
+    assert [letter.offset for letter in told] == [1, 4, 5]
+    assert [letter.reason for letter in told] == [Reason.NOT_JSON, Reason.EMPTY, Reason.WRONG_TYPE]
+    assert all(dict(cast(Any, letter.headers()))["origin"] == b"\xff" for letter in letters)
+
+    assert done(place) == 6
+    family, severity = alerts[0].family, alerts[0].severity.value
+    assert place.value("flowsentry_flows_total") == 6
+    assert place.value("flowsentry_batches_total") == place.value("flowsentry_batch_size_count") == 1
+    assert place.value("flowsentry_alerts_total", family=family, severity=severity) == 2
+    assert [place.value("flowsentry_dead_letters_total", reason=reason) for reason in ("not_json", "empty")] == [1, 1]
+    assert place.value("flowsentry_alert_latency_seconds_count") == 2
+    assert place.value("flowsentry_batch_retries_total") == 0
+    assert {(line["reason"], line["count"]) for line in logs.of("records set aside")} == {
+        ("not_json", 1), ("empty", 1), ("wrong_type", 1)
+    }  # fmt: skip
+
+
+def test_the_lag_is_reported(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LAG_EVERY_S", 0.0)
+    place = rig()
+    produce(place.servers, place.flows, [benign()] * 3)
+    place.run(place.service(source=place.source(batch_size=1)), 1)
+    assert place.value("flowsentry_lag", partition="0") == 2
+    assert place.value("flowsentry_assigned_partitions") == 1
+
+
+class AbortsFirst(TransactionalSink):
+    """Breaks its first transactions off when all messages are in them, as a rebalance would."""
+
+    times = 1
+
+    def publish(self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition]) -> None:
+        if self.times > 0:
+            self.times -= 1
+            self._producer.begin_transaction()
+            for message in messages:
+                self._producer.produce(message.topic, message.value, message.key)
+            self._producer.flush(30)
+            self._producer.abort_transaction(30)
+            raise RetryBatch("the group moved on")
+        super().publish(messages, next_offsets)
+
+
+def test_an_aborted_batch_is_done_again_and_nothing_is_published_twice(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    produce(place.servers, place.flows, [attack(), b"garbage", attack(), attack()])
+    source = place.source(batch_size=2, max_wait_s=5)
+    sink = AbortsFirst(place.producer(), source.consumer)
+    sink.times = 2
+    place.run(place.service(source=source, sink=sink), 4)
+    assert ids(place) == ["0", "2", "3"]
+    assert len(read_all(place.servers, place.dead)) == 1
+    assert done(place) == 4
+    assert place.value("flowsentry_batch_retries_total") == 2
+    assert place.value("flowsentry_flows_total") == 4
+    assert place.value("flowsentry_batches_total") == 2
+    assert [(line["records"], line["why"]) for line in logs.of("batch is done again")] == [
+        (2, "the group moved on")
+    ] * 2
+
+
+def test_a_batch_that_cannot_be_published_for_long_stops_the_worker_and_is_named(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_GIVE_UP_AFTER_S", 0.3)
+    place = rig()
+    produce(place.servers, place.flows, [benign()])
+    source = place.source()
+    sink = AbortsFirst(place.producer(), source.consumer)
+    sink.times = 1000
+    with pytest.raises(FlowsentryError, match=rf"nothing could be published .*the group moved on.* {place.flows}-0-0"):
+        place.run(place.service(source=source, sink=sink), 1)
+    assert done(place) < 0
+
+
+def test_trouble_that_passed_is_forgotten(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GIVE_UP_AFTER_S", 1.0)
+    monkeypatch.setattr(module, "_RETRY_AFTER_S", 0.6)
+    place = rig()
+    source = place.source(batch_size=1)
+    sink = AbortsFirst(place.producer(), source.consumer)
+    service = place.service(source=source, sink=sink)
+    for flows in (1, 2, 3):  # together they fail for longer than is allowed
+        sink.times = 1
+        produce(place.servers, place.flows, [attack()])
+        place.run(service, flows)
+    assert ids(place) == ["0", "1", "2"]
+
+
+def test_a_bug_stops_the_worker_before_anything_of_the_batch_is_published(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    broken = cast(Detector, Broken(place.detector, flows=2))
+    service = place.service(source=place.source(batch_size=3, max_wait_s=5), detector=broken)
+    produce(place.servers, place.flows, [attack(srcip=MARKER)] * 3)
+    place.run(service, 3)
+    produce(place.servers, place.flows, [attack(srcip=MARKER), MARKER.encode(), attack(srcip=MARKER)])
+    with pytest.raises(BatchFailed) as raised:
+        place.run(service, 6)
+    assert ids(place) == ["0", "1", "2"]
+    assert read_all(place.servers, place.dead) == []
+    assert done(place) == 3
+    [line] = logs.of("batch failed")
+    assert (line["begins"], line["records"], line["error"]) == ([f"{place.flows}-0-3"], 3, "ValueError")
+    assert line["at"][-1].startswith(f"{__file__}:") and line["at"][-1].endswith(" score")
+    assert MARKER not in logs.text, "the log quotes a flow"
+    assert raised.value.__suppress_context__ and MARKER not in str(raised.value)
+    assert f"{place.flows}-0-3" in str(raised.value)
+
+
+def test_no_content_of_a_flow_is_ever_logged(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    named = dict.fromkeys(("srcip", "dstip", "sport", "id", "stime", "proto", "service", MARKER), MARKER)
+    given = [
+        attack(**named),
+        benign(**named),
+        MARKER.encode(),
+        json.dumps([MARKER]).encode(),
+        json.dumps({"dur": MARKER}).encode(),
+        json.dumps({MARKER: 1}).encode(),
+        json.dumps({"dur": 1, "service": MARKER}).encode(),
+        f'{{"dur": 1, "dur": "{MARKER}"}}'.encode(),
+    ]
+    produce(place.servers, place.flows, given, key=MARKER.encode(), headers={MARKER: MARKER.encode()})
+    source = place.source(batch_size=8, max_wait_s=5)
+    place.run(place.service(source=source, sink=AbortsFirst(place.producer(), source.consumer)), 8)
+    alert = json.loads(read_all(place.servers, place.alerts)[0].value() or b"")
+    assert alert["flow"]["src_ip"] == MARKER and len(read_all(place.servers, place.dead)) == 6
+    assert len(logs.of("records set aside")) == 6 and len(logs.of("batch is done again")) == 1
+    assert MARKER not in logs.text
+
+
+@pytest.mark.parametrize("timestamp", [-62_135_596_800_001_000, 10**17])
+def test_a_record_whose_time_is_nonsense_is_judged_all_the_same(rig: Callable[..., Rig], timestamp: int) -> None:
+    place = rig()
+    lax = ConfigEntry("message.timestamp.after.max.ms", str(2**63 - 1), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource("topic", place.flows, incremental_configs=[lax])
+    admin = AdminClient({"bootstrap.servers": place.servers})
+    admin.incremental_alter_configs([resource])[resource].result(30)
+    producer = Producer({"bootstrap.servers": place.servers})
+    producer.produce(place.flows, attack(), timestamp=timestamp)
+    assert producer.flush(30) == 0
+    assert read_all(place.servers, place.flows)[0].timestamp()[1] == timestamp
+    place.run(place.service(), 1)
+    assert ids(place) == ["0"]
+
+
+def test_a_bug_ends_the_command_with_a_status_and_without_quoting_the_flow(
+    rig: Callable[..., Rig],
+    logs: Logs,
+    own_signals: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    place = rig()
+    produce(place.servers, place.flows, [attack(srcip=MARKER)])
+    monkeypatch.setattr(worker, "load", lambda *_, **__: Broken(place.detector, flows=1))
+    settings = place.params.stream.model_dump() | {"input": place.flows, "alerts": place.alerts, "metrics_port": 0}
+    settings |= {"dead_letters": place.dead}
+    assert run_workers(Params(stream=StreamParams(**settings))) == 1
+    assert logs.of("batch failed")[0]["begins"] == [f"{place.flows}-0-0"]
+    assert MARKER not in logs.text + "".join(capfd.readouterr())
+    assert done(place) < 0

@@ -1,0 +1,223 @@
+"""Records out of a real Kafka: in batches, byte for byte, and again when a batch was not to be."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from schemas.errors import FlowsentryError
+from stream.source import Batch, FlowRecord, Source, headers_of
+from tests.kafka import committed, produce
+from tests.stream.rig import Logs, Rig
+
+PATIENCE_S = 60.0
+
+
+def record(partition: int, offset: int, topic: str = "flows") -> FlowRecord:
+    return FlowRecord(topic, partition, offset, None, b"%d" % offset, (), 0)
+
+
+def places(offsets: list[TopicPartition]) -> dict[tuple[str, int], int]:
+    return {(place.topic, place.partition): place.offset for place in offsets}
+
+
+def put(servers: str, topic: str, counts: dict[int, int]) -> None:
+    """So many records to each partition."""
+    producer = Producer({"bootstrap.servers": servers})
+    for partition, count in counts.items():
+        for number in range(count):
+            producer.produce(topic, b"%d" % number, partition=partition)
+    assert producer.flush(30) == 0
+
+
+def commit(rig: Rig, offsets: dict[int, int]) -> None:
+    consumer = Consumer({"bootstrap.servers": rig.servers, "group.id": rig.flows})
+    wanted = [TopicPartition(rig.flows, partition, offset) for partition, offset in offsets.items()]
+    for _ in range(100):
+        try:
+            consumer.commit(offsets=wanted, asynchronous=False)
+            break
+        except KafkaException:  # the group's coordinator takes a moment to load
+            time.sleep(0.1)
+    consumer.close()
+    assert committed(rig.servers, rig.flows, rig.flows).items() >= offsets.items()
+
+
+def test_a_batch_ends_one_after_the_last_and_begins_at_the_first_of_each_partition() -> None:
+    batch = Batch([record(1, 7), record(0, 3), record(1, 8), record(0, 5), record(2, 0), record(1, 9, "other")])
+    assert places(batch.next_offsets) == {
+        ("flows", 1): 9, ("flows", 0): 6, ("flows", 2): 1, ("other", 1): 10
+    }  # fmt: skip
+    assert places(batch.first_offsets) == {
+        ("flows", 1): 7, ("flows", 0): 3, ("flows", 2): 0, ("other", 1): 9
+    }  # fmt: skip
+    assert batch.values == [b"7", b"3", b"8", b"5", b"0", b"9"]
+    assert len(batch) == 6
+    assert Batch([]).next_offsets == Batch([]).first_offsets == []
+
+
+def test_a_record_s_id_is_its_place_and_its_time_kafka_s() -> None:
+    one = FlowRecord("my-flows", 2, 41, None, None, (), 1_499_428_975_371)
+    assert one.id == "my-flows-2-41"
+    assert one.time == datetime(2017, 7, 7, 12, 2, 55, 371_000, UTC)
+
+
+def test_keys_values_headers_and_times_come_as_they_are_null_or_not(rig: Callable[..., Rig]) -> None:
+    place = rig()
+    producer = Producer({"bootstrap.servers": place.servers})
+    headers: list[tuple[str, str | bytes | None]] = [("a", b"\xff"), ("b", None), ("a", b"")]
+    producer.produce(place.flows, key=b"\x00key", value=b"\xfevalue", headers=headers, timestamp=1_499_428_975_371)
+    producer.produce(place.flows, key=None, value=None)
+    producer.produce(place.flows, key=b"", value=b"")
+    assert producer.flush(30) == 0
+    first, null, empty = place.batch(place.source(), 3).records
+    assert (first.key, first.value, first.timestamp_ms) == (b"\x00key", b"\xfevalue", 1_499_428_975_371)
+    assert first.headers == (("a", b"\xff"), ("b", None), ("a", b""))
+    assert (null.key, null.value, null.headers) == (None, None, ())
+    assert (empty.key, empty.value) == (b"", b"")
+    assert [each.id for each in (first, null, empty)] == [f"{place.flows}-0-{offset}" for offset in range(3)]
+    assert abs(null.timestamp_ms / 1000 - time.time()) < 60
+
+
+def test_headers_in_any_form_that_the_client_gives() -> None:
+    as_dict = cast(Message, SimpleNamespace(headers=lambda: {"a": "text", "b": None}))
+    none = cast(Message, SimpleNamespace(headers=lambda: None))
+    assert headers_of(as_dict) == (("a", b"text"), ("b", None))
+    assert headers_of(none) == ()
+
+
+def test_a_batch_is_full_or_what_came_in_time(rig: Callable[..., Rig]) -> None:
+    place = rig()
+    produce(place.servers, place.flows, [b"%d" % number for number in range(7)])
+    source = place.source(batch_size=3, max_wait_s=0.3)
+    sizes: list[int] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while sum(sizes) < 7:
+        assert time.monotonic() < deadline
+        sizes += [size] if (size := len(source.poll())) else []
+    assert max(sizes) == 3
+    began = time.monotonic()
+    assert len(source.poll()) == 0
+    assert 0.2 < time.monotonic() - began < 5
+
+
+def test_lags_before_the_first_record_and_after(rig: Callable[..., Rig]) -> None:
+    place = rig(4)
+    put(place.servers, place.flows, {0: 4, 1: 5, 2: 6})
+    commit(place, {1: 2, 2: 6})  # of 2, a former worker has done everything
+    source = place.source(batch_size=1, max_wait_s=0.05)
+    assert source.lags() == {}, "nothing is known yet"
+    to_come = {0: 4, 1: 3, 2: 0, 3: 0}
+    lags: dict[int, int] = {}
+    deadline = time.monotonic() + PATIENCE_S
+    while lags != {0: 0, 1: 0, 2: 0, 3: 0}:
+        assert time.monotonic() < deadline, lags
+        for each in source.poll().records:
+            to_come[each.partition] -= 1
+        lags = source.lags()
+        assert lags.items() <= to_come.items()
+    put(place.servers, place.flows, {3: 6})
+    place.batch(source, 1)
+    assert source.lags()[3] == 5
+
+
+def test_rewinding_gives_the_batch_again(rig: Callable[..., Rig]) -> None:
+    place = rig(2)
+    put(place.servers, place.flows, {0: 3, 1: 2})
+    source = place.source()
+    batch = place.batch(source, 5)
+    for _ in range(2):
+        source.rewind(batch)
+        again = place.batch(source, 5)
+        assert sorted(each.id for each in again.records) == sorted(each.id for each in batch.records)
+    assert source.lags() == {0: 0, 1: 0}
+
+
+def test_a_partition_that_is_another_s_by_now_is_not_rewound(rig: Callable[..., Rig]) -> None:
+    place = rig()
+    put(place.servers, place.flows, {0: 2})
+    source = place.source()
+    batch = place.batch(source, 2)
+    source.rewind(Batch([record(9, 0, place.flows), record(0, 0, "elsewhere")]))
+    assert len(source.poll()) == 0
+    source.rewind(batch)
+    place.batch(source, 2)
+
+
+def test_partitions_are_shared_with_a_second_worker_and_each_record_goes_to_one(
+    rig: Callable[..., Rig], logs: Logs
+) -> None:
+    place = rig(2)
+    first, second = place.source(), place.source()
+    deadline = time.monotonic() + PATIENCE_S
+    while not len(first.lags()) == len(second.lags()) == 1:
+        assert time.monotonic() < deadline, "the partitions were not shared"
+        first.poll(), second.poll()
+    put(place.servers, place.flows, {0: 3, 1: 4})
+    ids: list[str] = []
+    while len(ids) < 7:
+        assert time.monotonic() < deadline
+        ids += [each.id for source in (first, second) for each in source.poll().records]
+    assert len(set(ids)) == 7
+    assert logs.of("partitions assigned")[-1]["partitions"] in ([0], [1])
+
+
+def test_a_topic_that_is_gone_is_named_in_the_log_and_stops_nothing(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    consumer = place.source().consumer
+    source = Source(consumer, f"{place.flows}-gone", batch_size=10, max_wait_s=0.2)
+    deadline = time.monotonic() + PATIENCE_S
+    while not (told := logs.of("consumer")):
+        assert time.monotonic() < deadline
+        assert len(source.poll()) == 0
+    assert f"{place.flows}-gone" in told[0]["error"] and "Unknown topic" in told[0]["error"]
+
+
+class FakeConsumer:
+    """A consumer that has nothing but trouble."""
+
+    def __init__(self, *errors: KafkaError) -> None:
+        self._errors = errors
+
+    def subscribe(self, topics: list[str], **_: Any) -> None:
+        self.topics = topics
+
+    def consume(self, *_: Any) -> list[Any]:
+        return [SimpleNamespace(error=lambda error=error: error) for error in self._errors]
+
+    def committed(self, *_: Any, **__: Any) -> list[TopicPartition]:
+        raise KafkaException(self._errors[0])
+
+
+def troubled(*errors: KafkaError) -> Source:
+    return Source(cast(Consumer, FakeConsumer(*errors)), "flows", batch_size=10, max_wait_s=0.1)
+
+
+@pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED])
+def test_being_refused_is_an_error_that_says_so(code: int) -> None:
+    with pytest.raises(FlowsentryError, match="the broker refuses: no, not you"):
+        troubled(KafkaError(code, "no, not you")).poll()
+
+
+def test_a_consumer_that_cannot_go_on_is_an_error_and_what_passes_is_logged(logs: Logs) -> None:
+    passing = KafkaError(KafkaError._TRANSPORT, "away for a moment")
+    assert len(troubled(passing).poll()) == 0
+    assert [line["error"] for line in logs.of("consumer")] == ["away for a moment"]
+    with pytest.raises(FlowsentryError, match="the consumer cannot go on: someone has my name"):
+        troubled(passing, KafkaError(KafkaError._FATAL, "someone has my name", fatal=True)).poll()
+
+
+def test_committed_offsets_that_cannot_be_had_cost_only_the_lag(logs: Logs) -> None:
+    source = troubled(KafkaError(KafkaError._TIMED_OUT, "too late"))
+    source._assigned(source.consumer, [TopicPartition("flows", 0)])
+    assert [line["error"] for line in logs.of("committed offsets not known yet")] == ["too late"]
+
+
+def test_losing_partitions_is_a_warning(logs: Logs) -> None:
+    source = troubled()
+    source._lost(source.consumer, [TopicPartition("flows", 1), TopicPartition("flows", 2)])
+    assert [(line["level"], line["partitions"]) for line in logs.of("partitions lost")] == [("warning", [1, 2])]

@@ -1,0 +1,257 @@
+"""`python -m stream run` as its users run it: how it starts, waits, is looked at, and ends."""
+
+import os
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from schemas.errors import FlowsentryError
+from stream.__main__ import main
+from stream.broker import LocalBroker
+from stream.metrics import STAGES, Metrics
+from stream.topics import create_topics
+from stream.worker import _serve_metrics
+from tests.kafka import committed, produce, wait_until_consumed
+from tests.stream.rig import PATIENCE_S, Command, alerts_on, attack, benign, command
+
+
+def options(servers: str, flows: str, bundle: Path, *more: str) -> list[str]:
+    """`run` with topics and a group named after `flows`."""
+    names = {"input": flows, "alerts": f"{flows}.alerts", "dead-letters": f"{flows}.dead", "group": flows}
+    words = ["run", "--bundle", str(bundle), "--bootstrap-servers", servers, "--metrics-port", "0"]
+    return [*words, *(word for name, value in names.items() for word in (f"--{name}", value)), *more]
+
+
+def scrape(running: Command) -> dict[str, Metric]:
+    """What Prometheus would see now."""
+    url = running.logged("running")["metrics"]
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+
+
+def samples(family: Metric, *labels: str) -> dict[tuple[str, ...], float]:
+    """Label values → value, of the samples that count."""
+    counting = [sample for sample in family.samples if not sample.name.endswith(("_bucket", "_sum", "_created"))]
+    return {tuple(sample.labels[label] for label in labels): sample.value for sample in counting}
+
+
+def children(pid: int) -> list[int]:
+    """The worker processes of a running command."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in found if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+def test_missing_topics_are_waited_for_and_used_once_they_are_made(
+    bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path
+) -> None:
+    flows = topic("flows")
+    with command(*options(bootstrap_servers, flows, tiny_bundle)) as running:
+        why = running.logged("waiting")["why"]
+        assert why == f"no topic {flows}.alerts, {flows}.dead yet: make it, or start with --create-topics"
+        assert "running" not in [line["event"] for line in running.logs]
+        create_topics(AdminClient({"bootstrap.servers": bootstrap_servers}), [f"{flows}.alerts", f"{flows}.dead"])
+        produce(bootstrap_servers, flows, [attack()])
+        wait_until_consumed(bootstrap_servers, flows, flows)
+        assert running.stop(signal.SIGTERM) == 0
+        assert [line["event"] for line in running.logs][-1] == "stopped"
+    assert [alert.id for alert in alerts_on(bootstrap_servers, f"{flows}.alerts")] == [f"{flows}-0-0"]
+
+
+def test_a_broker_that_is_not_up_yet_is_waited_for(tiny_bundle: Path) -> None:
+    local = LocalBroker()
+    local.start()
+    servers = local.bootstrap_servers  # its port stays the same
+    local.stop()
+    with (
+        command(*options(servers, "flows", tiny_bundle, "--create-topics")) as running,
+        command(*options(servers, "flows", tiny_bundle)) as stopped,
+    ):
+        for each in (running, stopped):
+            each.logged("waiting", why=f"no answer from Kafka at {servers}")
+        assert stopped.stop(signal.SIGTERM) == 0
+        local.start()
+        try:
+            running.logged("running", input="flows")
+            produce(servers, "flows", [attack(), b"garbage"])
+            wait_until_consumed(servers, "flows", "flows")
+            assert len(alerts_on(servers, "flows.alerts")) == 1
+            assert running.stop(signal.SIGTERM) == 0
+        finally:
+            local.stop()
+        assert all(line["event"] != "running" for line in stopped.logs)
+
+
+def test_prometheus_sees_everything_that_happened(
+    bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path
+) -> None:
+    flows = topic("flows", 2)
+    given = [attack(), b"garbage", benign(), attack(), None, benign(), attack(sttl=100), b"garbage", b"[1]"]
+    produce(bootstrap_servers, flows, given)
+    began = time.monotonic()
+    with command(*options(bootstrap_servers, flows, tiny_bundle, "--create-topics", "--batch-size", "4")) as running:
+        wait_until_consumed(bootstrap_servers, flows, flows)
+        took = time.monotonic() - began
+        running.until(lambda: scrape(running)["flowsentry_flows"].samples[0].value == len(given), "all flows")
+        running.until(lambda: len(scrape(running)["flowsentry_lag"].samples) == 2, "the lag")
+        found = scrape(running)
+        assert running.stop(signal.SIGINT) == 0
+    print(f"from start to the first batches committed: {took:.2f} s")
+    assert took < 15
+
+    assert set(found) >= {family.name for family in Metrics().registry.collect()}
+    alerts = alerts_on(bootstrap_servers, f"{flows}.alerts")
+    assert len(alerts) == 3
+    by_family = samples(found["flowsentry_alerts"], "family", "severity")
+    assert sum(by_family.values()) == 3
+    assert set(by_family) == {(alert.family, alert.severity.value) for alert in alerts}
+    assert samples(found["flowsentry_dead_letters"], "reason") == {
+        ("not_json",): 2, ("empty",): 1, ("not_an_object",): 1
+    }  # fmt: skip
+    [batches] = samples(found["flowsentry_batches"]).values()
+    assert batches >= 3
+    assert samples(found["flowsentry_batch_size"]) == {(): batches}
+    assert [each.value for each in found["flowsentry_batch_size"].samples if each.name.endswith("_sum")] == [len(given)]
+    stages = samples(found["flowsentry_stage_seconds"], "stage")
+    assert set(stages) == {(stage,) for stage in STAGES}
+    assert {stages[(stage,)] for stage in STAGES if stage != "consume"} == {batches}
+    assert samples(found["flowsentry_lag"], "partition") == {("0",): 0, ("1",): 0}
+    assert samples(found["flowsentry_assigned_partitions"]) == {(): 2}
+    assert samples(found["flowsentry_alert_latency_seconds"]) == {(): 3}
+    assert samples(found["flowsentry_batch_retries"]) == {(): 0}
+    [info] = found["flowsentry_bundle_info"].samples
+    assert (info.labels["name"], info.labels["dataset"]) == ("tiny-unsw-nb15", "unsw-nb15")
+    assert info.labels["hash"] == alerts[0].bundle.hash
+
+
+def test_when_one_worker_is_killed_the_others_are_stopped_and_it_is_said(
+    bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path
+) -> None:
+    flows = topic("flows", 2)
+    with command(*options(bootstrap_servers, flows, tiny_bundle, "--create-topics", "--workers", "2")) as running:
+        running.until(lambda: sum(line["event"] == "running" for line in running.logs) == 2, "two workers")
+        names = {line["worker"] for line in running.logs if line["event"] == "running"}
+        assert names == {f"{flows}-{socket.gethostname()}-{index}" for index in (0, 1)}
+        produce(bootstrap_servers, flows, [attack()] * 4)
+        wait_until_consumed(bootstrap_servers, flows, flows)
+        killed, other = children(running.process.pid)
+        os.kill(killed, signal.SIGKILL)
+        assert running.ended() == 1
+        assert not Path(f"/proc/{other}").exists()
+        [line] = [line for line in running.logs if line["event"].startswith("workers failed")]
+        assert line["workers"] == ["worker-0 (status -9)"]
+        assert sum(line["event"] == "stopped" for line in running.logs) == 1
+    assert len({alert.id for alert in alerts_on(bootstrap_servers, f"{flows}.alerts")}) == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_that_are_still_starting_can_be_stopped_without_a_word(
+    bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path, number: int
+) -> None:
+    flows = topic("flows")
+    words = options(bootstrap_servers, flows, tiny_bundle, "--workers", "2", "--quiet", "--create-topics")
+    with command(*words) as running:
+        running.until(lambda: len(children(running.process.pid)) == 2, "two workers")
+        os.killpg(running.process.pid, number)  # as Ctrl-C does
+        assert running.ended() == 0
+        assert running.lines == []
+
+
+def test_quiet_workers_log_no_more_than_one_that_is_quiet(
+    bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path
+) -> None:
+    flows = topic("flows")
+    words = options(bootstrap_servers, flows, tiny_bundle, "--workers", "2", "--quiet", "--create-topics")
+    produce(bootstrap_servers, flows, [attack()])
+    with command(*words) as running:
+        wait_until_consumed(bootstrap_servers, flows, flows)
+        assert running.stop(signal.SIGTERM) == 0
+        assert running.lines == []
+
+
+def test_a_worker_among_several_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with command(*options("127.0.0.1:1", "flows", tmp_path / "nothing", "--workers", "2")) as running:
+        assert running.ended() == 1
+        assert {line["why"] for line in running.logs if line["event"] == "worker stops"} == {
+            f"{tmp_path / 'nothing'}: no such bundle directory"
+        }
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What is said by a command that ends with status 2."""
+    assert main(words) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_signals")
+class TestRefused:
+    """What the user can mend ends with status 2 and says how, before anything is consumed."""
+
+    def test_a_bundle_that_is_not_there(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        said = refused(capsys, *options("127.0.0.1:1", "flows", tmp_path / "none"))
+        assert said == f"error: {tmp_path / 'none'}: no such bundle directory\n"
+
+    def test_a_directory_that_is_no_bundle(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert f"error: {tmp_path}/bundle.json" in refused(capsys, *options("127.0.0.1:1", "flows", tmp_path))
+
+    def test_a_rate_that_the_bundle_has_no_threshold_for(
+        self, capsys: pytest.CaptureFixture[str], tiny_bundle: Path
+    ) -> None:
+        said = refused(capsys, *options("127.0.0.1:1", "flows", tiny_bundle, "--target-fpr", "0.2"))
+        assert "no threshold for a false-positive rate of 0.2: it has 0.0001, 0.001, 0.005, 0.01, 0.05" in said
+
+    def test_a_metrics_port_that_is_in_use(self, capsys: pytest.CaptureFixture[str], tiny_bundle: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            said = refused(capsys, *options("127.0.0.1:1", "flows", tiny_bundle, "--metrics-port", port))
+        assert f"metrics_port {port} on 127.0.0.1: Address already in use. Choose another with --metrics-port" in said
+
+    def test_a_metrics_port_beyond_the_last(self) -> None:
+        with pytest.raises(FlowsentryError, match=r"metrics_port 65536 .*must be 0-65535"):
+            _serve_metrics(Metrics(), "127.0.0.1", 65536)
+
+    @pytest.mark.parametrize(
+        ("setting", "problem"),
+        [
+            ("kafka.acks=1", "kafka: `acks` must be set to `all`"),
+            ("kafka.max.poll.interval.ms=100", "kafka: `max.poll.interval.ms`must be >= `session.timeout.ms`"),
+            ("kafka.colour=red", 'kafka: No such configuration property: "colour"'),
+        ],
+    )
+    def test_kafka_properties_that_cannot_be(
+        self,
+        bootstrap_servers: str,
+        topic: Callable[..., str],
+        capsys: pytest.CaptureFixture[str],
+        tiny_bundle: Path,
+        setting: str,
+        problem: str,
+    ) -> None:
+        flows = topic("flows")
+        said = refused(capsys, *options(bootstrap_servers, flows, tiny_bundle, "--create-topics", "--set", setting))
+        assert problem in said.splitlines()[-1]
+
+
+def test_an_unreachable_transaction_coordinator_is_told(
+    bootstrap_servers: str,
+    topic: Callable[..., str],
+    tiny_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    own_signals: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stream.sink._TIMEOUT_S", 0.001)
+    flows = topic("flows")
+    assert "error: kafka: " in refused(capsys, *options(bootstrap_servers, flows, tiny_bundle, "--create-topics"))
+    assert committed(bootstrap_servers, flows, flows)[0] < 0
+
+
+def test_patience_is_longer_than_the_goal() -> None:
+    assert PATIENCE_S > 15
