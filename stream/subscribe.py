@@ -17,7 +17,7 @@ from rich.text import Text
 from schemas.alert import Alert, Severity
 from schemas.errors import FlowsentryError
 from stream.topics import TIMEOUT_S, error_text, partitions_of
-from stream.wording import UNKNOWN, endpoint, printable, reason_in_words
+from stream.wording import COLOURS, UNKNOWN, endpoint, printable, reason_in_words
 
 __all__ = ["as_table_row", "print_table", "run_subscriber", "subscribe"]
 
@@ -26,12 +26,6 @@ _LOOK_FOR_TOPIC_EVERY_S = 0.5
 _POLL_S = 0.1
 _HEADINGS = ("time (UTC)", "severity", "source → destination", "family", "score", "strongest reason")
 _WIDTHS = (19, 8, 43, 26, 5)
-_COLOURS = {
-    Severity.LOW: "cyan",
-    Severity.MEDIUM: "yellow",
-    Severity.HIGH: "red",
-    Severity.CRITICAL: "bold white on red",
-}
 
 
 def subscribe(
@@ -183,7 +177,7 @@ def print_table(alerts: Iterable[Alert], out: TextIO | None = None) -> None:
     console = Console(file=out or sys.stdout, highlight=False)
     _print_line(console, _HEADINGS, "bold", "bold")
     for alert in alerts:
-        _print_line(console, as_table_row(alert), "", _COLOURS[alert.severity])
+        _print_line(console, as_table_row(alert), "", COLOURS[alert.severity])
 
 
 def _print_line(console: Console, cells: tuple[str, ...], style: str, severity_style: str) -> None:

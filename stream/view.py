@@ -10,17 +10,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from schemas.alert import Alert, Severity
-from stream.wording import endpoint, printable, reason_in_words
+from schemas.alert import Alert
+from stream.wording import COLOURS, endpoint, printable, reason_in_words
 
-__all__ = ["COLOURS", "Picture", "render", "summary_line"]
+__all__ = ["Picture", "render", "summary_line"]
 
-COLOURS = {
-    Severity.LOW: "cyan",
-    Severity.MEDIUM: "yellow",
-    Severity.HIGH: "red",
-    Severity.CRITICAL: "bold white on red",
-}
 _WINDOW_S = 5.0
 _WIDE = 100  # from how many characters on there is room for reasons
 

@@ -1,10 +1,16 @@
 """An alert's parts in words that fit on one line. Text from a record is made harmless to a terminal."""
 
-from schemas.alert import FlowRef, Reason
+from schemas.alert import FlowRef, Reason, Severity
 
-__all__ = ["UNKNOWN", "endpoint", "printable", "reason_in_words"]
+__all__ = ["COLOURS", "UNKNOWN", "endpoint", "printable", "reason_in_words"]
 
 UNKNOWN = "–"
+COLOURS = {
+    Severity.LOW: "cyan",
+    Severity.MEDIUM: "yellow",
+    Severity.HIGH: "red",
+    Severity.CRITICAL: "bold white on red",
+}
 # Units that say what a value is, not how much of it: "1 0 or 1" would not read.
 _SILENT_UNITS = frozenset({"", "0 or 1", "class", "code", "name", "ratio", "sequence number", "IANA protocol number"})
 
