@@ -173,11 +173,11 @@ def _demo(arguments: argparse.Namespace) -> int:
     console = Console()
     bundle = arguments.bundle or Path("bundles") / dataset
     result = run_demo(bundle, files, schema_named(dataset), rate=arguments.rate, limit=arguments.limit, console=console)
-    _summarize(result, bundle, console)
+    _summarize(result, bundle, files, console)
     return 0 if result.flows and result.alerted else 1
 
 
-def _summarize(result: DemoResult, bundle: Path, console: Console) -> None:
+def _summarize(result: DemoResult, bundle: Path, files: Sequence[Path], console: Console) -> None:
     p50, p99 = result.picture.latency_ms
     attacks = sum(result.truth.values())
     families = ", ".join(
@@ -193,7 +193,7 @@ def _summarize(result: DemoResult, bundle: Path, console: Console) -> None:
         "Try next, each in a terminal of its own:",
         "  .venv/bin/python -m stream broker",
         f"  .venv/bin/python -m stream run --bundle {bundle} --create-topics",
-        f"  .venv/bin/python -m stream replay {os.path.relpath(SAMPLE)} --rate 50 & .venv/bin/python -m stream alerts",
+        f"  .venv/bin/python -m stream replay {os.path.relpath(files[0])} --rate 50 & .venv/bin/python -m stream alerts",
     )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
