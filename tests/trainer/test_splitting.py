@@ -81,10 +81,11 @@ def test_without_a_test_share_nothing_is_a_test_row() -> None:
     assert np.bincount(sides, minlength=3).tolist() == [18, 2, 0]
 
 
-def test_two_large_shares_leave_a_family_of_three_a_row_to_train_on() -> None:
-    matrix = np.arange(3, dtype=np.float32).reshape(-1, 1)
-    sides = split(matrix, np.zeros(3, dtype=np.int64), validation_share=0.45, test_share=0.5, seed=0)
-    assert sorted(sides.tolist()) == [TRAIN, VALIDATION, TEST]
+@pytest.mark.parametrize(("rows", "validation", "test"), [(3, 0.45, 0.5), (4, 0.49, 0.5), (3, 0.1, 0.79)])
+def test_two_large_shares_leave_a_family_a_row_on_every_side(rows: int, validation: float, test: float) -> None:
+    matrix = np.arange(rows, dtype=np.float32).reshape(-1, 1)
+    sides = split(matrix, np.zeros(rows, dtype=np.int64), validation_share=validation, test_share=test, seed=0)
+    assert set(sides.tolist()) == {TRAIN, VALIDATION, TEST}
 
 
 @settings(deadline=None)
