@@ -127,7 +127,7 @@ class Source:
             places = self.consumer.committed(partitions, timeout=_TIMEOUT_S)
         except KafkaException as error:
             # Only the lag of partitions not read yet hangs on it; the records do not.
-            log.warning("committed offsets not known yet", error=error.args[0].str())
+            log.info("committed offsets not known yet", error=error.args[0].str())
             places = []
         self._committed |= {place.partition: place.offset for place in places}
 

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import socket
@@ -31,6 +32,8 @@ __all__ = ["run_workers", "serve"]
 
 log = structlog.get_logger()
 
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
 
 def run_workers(params: Params, *, quiet: bool = False) -> int:
     """Run `stream.workers` workers until SIGTERM or SIGINT; the exit status."""
@@ -47,11 +50,12 @@ def run_workers(params: Params, *, quiet: bool = False) -> int:
         for index in range(params.stream.workers)
     ]
     stop = _stop_on_signals()
-    # Ctrl-C reaches the workers too. One that is still starting leaves it to us: what is ignored here is ignored there.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A worker inherits the mask: a signal that comes while it starts waits until it has its own handlers.
+    multiprocessing.resource_tracker.ensure_running()  # which would unblock them
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     for worker in workers:
         worker.start()
-    signal.signal(signal.SIGINT, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     sentinels = [worker.sentinel for worker in workers]
     while not stop.is_set() and len(multiprocessing.connection.wait(sentinels, timeout=0.2)) == 0:
         pass
@@ -60,9 +64,7 @@ def run_workers(params: Params, *, quiet: bool = False) -> int:
             os.kill(worker.pid, signal.SIGTERM)
     for worker in workers:
         worker.join()
-    # One that was still starting did not get to its own handler.
-    well = (0, -signal.SIGTERM) if stop.is_set() else (0,)
-    failed = [f"{worker.name} (status {worker.exitcode})" for worker in workers if worker.exitcode not in well]
+    failed = [f"{worker.name} (status {worker.exitcode})" for worker in workers if worker.exitcode != 0]
     if failed:
         log.error("workers failed, the others were stopped", workers=failed)
         return 1
@@ -72,6 +74,7 @@ def run_workers(params: Params, *, quiet: bool = False) -> int:
 def _worker_main(params: Params, index: int, quiet: bool) -> None:
     configure_logging(quiet=quiet)
     stop = _stop_on_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     try:
         serve(params, index, stop.is_set)
     except FlowsentryError as error:
@@ -178,6 +181,6 @@ def _stop_on_signals() -> threading.Event:
     def handle(number: int, _: FrameType | None) -> None:
         stop.set()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    for number in _STOPPING:
+        signal.signal(number, handle)
     return stop

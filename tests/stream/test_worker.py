@@ -220,8 +220,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("setting", "problem"),
         [
-            ("kafka.acks=1", "kafka: `acks` must be set to `all`"),
-            ("kafka.max.poll.interval.ms=100", "kafka: `max.poll.interval.ms`must be >= `session.timeout.ms`"),
+            ("kafka.acks=1", "`acks` must be set to `all`"),
+            ("kafka.max.poll.interval.ms=100", "`max.poll.interval.ms`must be >= `session.timeout.ms`"),
             ("kafka.colour=red", 'kafka: No such configuration property: "colour"'),
         ],
     )

@@ -68,6 +68,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(tmp_path: P
         sample(prepared, paths, tmp_path / name, rows=12, attack_share=0.5, seed=seed)
     one, again, other = ((tmp_path / name).read_bytes() for name in ("one", "again", "other"))
     assert one == again != other
+    assert one[4:8] == bytes(4), "no time of day in the archive"
 
 
 def test_the_order_of_the_label_columns_does_not_matter(tmp_path: Path) -> None:
