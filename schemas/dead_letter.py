@@ -23,6 +23,11 @@ class Reason(StrEnum):
     NO_KNOWN_FIELD = "no_known_field"
     TOO_FEW_FEATURES = "too_few_features"
     MALFORMED_ROW = "malformed_row"
+    TOO_LONG = "too_long"
+    TOO_DEEP = "too_deep"
+    TOO_MANY_FIELDS = "too_many_fields"
+    STRING_TOO_LONG = "string_too_long"
+    POISON = "poison"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,13 @@ class DeadLetter(BaseModel):
     topic: str = Field(description="Topic that the record came from.")
     partition: int = Field(ge=0, description="Partition that the record came from.")
     offset: int = Field(ge=0, description="Offset of the record there.")
+    hops: int = Field(default=0, ge=0, description="How often the record had been put back on its topic before.")
+    cut: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes of the record's value where it is too large for the dead letters' topic: it is left out then, "
+        "as are its key and headers, and still stands at its topic, partition and offset. 0 where all of it is here.",
+    )
     schema_version: str = Field(default="1", description="Version of this contract.")
 
     def to_headers(self) -> list[tuple[str, bytes]]:

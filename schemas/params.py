@@ -131,6 +131,21 @@ class StreamParams(_Section):
         0.5, ge=0, le=1, description="Least share of features with a value; below it a record is a dead letter."
     )
     delivery: Literal["exactly-once", "at-least-once"] = Field("exactly-once", description="Delivery guarantee.")
+    on_poison: Literal["stop", "dead-letter"] = Field(
+        "stop", description="What to do at a record that a bug cannot process: stop, or set it aside and go on."
+    )
+    max_batch_bytes: int = Field(16 << 20, ge=1 << 10, description="Bytes of one batch from which it takes no more.")
+    max_message_bytes: int = Field(1 << 20, ge=1, description="Longest record; a longer one is a dead letter.")
+    max_depth: int = Field(64, ge=1, le=512, description="Deepest nesting of arrays and objects in a record.")
+    max_fields: int = Field(1024, ge=1, description="Most fields of a record.")
+    max_string_chars: int = Field(16_384, ge=1, description="Longest string in a record, keys included.")
+    reload: bool = Field(True, description="Take over a new bundle that appears at the bundle's place.")
+    require_signature: bool = Field(False, description="Refuse a bundle that no trusted key has signed.")
+    trusted_keys: Path | None = Field(None, description="PEM file of the ed25519 public keys whose signatures count.")
+    max_restarts: int = Field(5, ge=0, description="How often in a row a worker may die without getting anything done.")
+    stop_timeout_s: float = Field(
+        15.0, gt=0, le=600, description="How long workers may take to stop before they are killed."
+    )
     create_topics: bool = Field(False, description="Make topics that do not exist instead of waiting for them.")
     metrics_host: str = Field("127.0.0.1", description="Address that /metrics listens on.")
     metrics_port: int = Field(9108, ge=0, le=65535, description="Port of /metrics; 0 takes a free one.")

@@ -19,6 +19,8 @@ LETTERS = st.builds(
     topic=TEXTS,
     partition=st.integers(0, 10_000),
     offset=st.integers(0, 2**63 - 1),
+    hops=st.integers(0, 10),
+    cut=st.integers(0, 2**40),
 )
 
 
@@ -44,6 +46,8 @@ def test_every_field_is_one_header_of_text() -> None:
         "flowsentry-topic": b"flows",
         "flowsentry-partition": b"1",
         "flowsentry-offset": b"42",
+        "flowsentry-hops": b"0",
+        "flowsentry-cut": b"0",
         "flowsentry-schema_version": b"1",
     }
 
