@@ -5,9 +5,19 @@ from stream.topics import ROOMY
 
 __all__ = ["admin_properties", "consumer_properties", "producer_properties"]
 
+# With the ten seconds that a broker takes to look for transactions that timed out, a worker that is gone for good keeps
+# subscribers who read committed messages waiting for less than 15 s.
+TRANSACTION_TIMEOUT_MS = 4_000
+
 
 def _common(params: Params) -> dict[str, str | int | float | bool]:
-    return {"bootstrap.servers": params.stream.bootstrap_servers, "client.id": "flowsentry", "log_level": 4}
+    return {
+        "bootstrap.servers": params.stream.bootstrap_servers,
+        "client.id": "flowsentry",
+        "log_level": 4,
+        # A broker that is back is found at once; the default waits up to ten seconds.
+        "reconnect.backoff.max.ms": 500,
+    }
 
 
 def admin_properties(params: Params) -> dict[str, str | int | float | bool]:
@@ -16,15 +26,27 @@ def admin_properties(params: Params) -> dict[str, str | int | float | bool]:
 
 
 def consumer_properties(params: Params, name: str) -> dict[str, str | int | float | bool]:
-    """For a member of the consumer group."""
+    """For a member of the consumer group, which keeps its partitions over a restart under the same name.
+
+    The classic protocol: the newer one (KIP-848) refuses a name until the session of its dead holder is over, 45 s.
+    """
     return {
         **_common(params),
         "client.id": name,
         "group.id": params.stream.group,
+        "group.instance.id": name,
+        "partition.assignment.strategy": "cooperative-sticky",
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
-        "session.timeout.ms": 10_000,
+        # How long the partitions of a worker that is gone for good wait: the least that brokers allow by default.
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_500,
+        # Partitions that are added are read from after this; the default is five minutes.
+        "topic.metadata.refresh.interval.ms": 10_000,
+        "max.poll.interval.ms": 300_000,
+        # For /ready: is a broker there?
+        "statistics.interval.ms": 1_000,
         # A full prefetch queue pauses fetching for this long; the default is a second.
         "fetch.queue.backoff.ms": 2,
         # Bounds memory: the default lets a backlog take a gigabyte.
@@ -36,7 +58,9 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
 def producer_properties(params: Params, transactional_id: str | None = None) -> dict[str, str | int | float | bool]:
     """For alerts and dead letters; with a transactional id for exactly-once."""
     transactional: dict[str, str | int | float | bool] = (
-        {"transactional.id": transactional_id, "transaction.timeout.ms": 10_000} if transactional_id else {}
+        {"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
+        if transactional_id
+        else {}
     )
     return {
         **_common(params),

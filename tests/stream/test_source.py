@@ -10,7 +10,11 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.errors import FlowsentryError
-from stream.source import Batch, FlowRecord, Source, headers_of
+from stream.batch import Batch, FlowRecord, headers_of
+from stream.batch_limit import BatchLimit
+from stream.metrics import Metrics
+from stream.source import Source
+from stream.status import Status
 from tests.kafka import committed, produce
 from tests.stream.rig import Logs, Rig
 
@@ -169,7 +173,7 @@ def test_partitions_are_shared_with_a_second_worker_and_each_record_goes_to_one(
 def test_a_topic_that_is_gone_is_named_in_the_log_and_stops_nothing(rig: Callable[..., Rig], logs: Logs) -> None:
     place = rig()
     consumer = place.source().consumer
-    source = Source(consumer, f"{place.flows}-gone", batch_size=10, max_wait_s=0.2)
+    source = place.source_of(consumer, f"{place.flows}-gone")
     deadline = time.monotonic() + PATIENCE_S
     while not (told := logs.of("consumer")):
         assert time.monotonic() < deadline
@@ -187,14 +191,23 @@ class FakeConsumer:
         self.topics = topics
 
     def consume(self, *_: Any) -> list[Any]:
-        return [SimpleNamespace(error=lambda error=error: error) for error in self._errors]
+        errors, self._errors = self._errors, ()
+        return [SimpleNamespace(error=lambda error=error: error) for error in errors]
 
     def committed(self, *_: Any, **__: Any) -> list[TopicPartition]:
         raise KafkaException(self._errors[0])
 
 
 def troubled(*errors: KafkaError) -> Source:
-    return Source(cast(Consumer, FakeConsumer(*errors)), "flows", batch_size=10, max_wait_s=0.1)
+    return Source(
+        cast(Consumer, FakeConsumer(*errors)),
+        "flows",
+        limit=BatchLimit(10, 300.0),
+        max_wait_s=0.1,
+        max_batch_bytes=1 << 20,
+        status=Status(),
+        metrics=Metrics(),
+    )
 
 
 @pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED])
@@ -209,12 +222,6 @@ def test_a_consumer_that_cannot_go_on_is_an_error_and_what_passes_is_logged(logs
     assert [line["error"] for line in logs.of("consumer")] == ["away for a moment"]
     with pytest.raises(FlowsentryError, match="the consumer cannot go on: someone has my name"):
         troubled(passing, KafkaError(KafkaError._FATAL, "someone has my name", fatal=True)).poll()
-
-
-def test_committed_offsets_that_cannot_be_had_cost_only_the_lag(logs: Logs) -> None:
-    source = troubled(KafkaError(KafkaError._TIMED_OUT, "too late"))
-    source._assigned(source.consumer, [TopicPartition("flows", 0)])
-    assert [line["error"] for line in logs.of("committed offsets not known yet")] == ["too late"]
 
 
 def test_losing_partitions_is_a_warning(logs: Logs) -> None:
