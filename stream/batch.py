@@ -14,7 +14,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class FlowRecord:
-    """One flow record as it stands on the topic."""
+    """One flow record as it stands on the topic; `undecodable` says why it could not be unpacked, then all else is empty."""
 
     topic: str
     partition: int
@@ -23,6 +23,7 @@ class FlowRecord:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     timestamp_ms: int
+    undecodable: str = ""
 
     @property
     def id(self) -> str:

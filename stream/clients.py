@@ -3,11 +3,12 @@
 from schemas.params import Params
 from stream.topics import ROOMY
 
-__all__ = ["admin_properties", "consumer_properties", "producer_properties"]
+__all__ = ["admin_properties", "consumer_properties", "probe_properties", "producer_properties"]
 
 # With the ten seconds that a broker takes to look for transactions that timed out, a worker that is gone for good keeps
 # subscribers who read committed messages waiting for less than 15 s.
 TRANSACTION_TIMEOUT_MS = 4_000
+_FETCH_BYTES = 64 << 10
 
 
 def _common(params: Params) -> dict[str, str | int | float | bool]:
@@ -49,9 +50,24 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
         "statistics.interval.ms": 1_000,
         # A full prefetch queue pauses fetching for this long; the default is a second.
         "fetch.queue.backoff.ms": 2,
-        # Bounds memory: the default lets a backlog take a gigabyte.
+        # Bounds memory: the default lets a backlog take a gigabyte. A fetch is unpacked whole before a byte of it is
+        # counted there, up to 31,000 times its size, so it must be small (the three of one size: the largest counts);
+        # a batch is fetched whole however large, and unpacked up to `receive.message.max.bytes`.
         "queued.max.messages.kbytes": 16_384,
+        "fetch.max.bytes": _FETCH_BYTES,
+        "fetch.message.max.bytes": _FETCH_BYTES,
+        "message.max.bytes": _FETCH_BYTES,
+        "receive.message.max.bytes": 16 << 20,
+        "fetch.error.backoff.ms": 50,
         **params.kafka,
+    }
+
+
+def probe_properties(params: Params) -> dict[str, str | int | float | bool]:
+    """For a consumer beside the group's, which looks at a partition and is told of its end."""
+    named = consumer_properties(params, "flowsentry-probe")
+    return {name: value for name, value in named.items() if name != "group.instance.id"} | {
+        "enable.partition.eof": True
     }
 
 

@@ -52,7 +52,13 @@ class Judge:
             scores = self.detector.score(decoded.columns)
         with self._stage("detect"):
             alerts = detect(batch, decoded, scores, self.detector, self.policy)
-        return Judged(alerts, [(batch.records[reject.row], reject) for reject in decoded.rejects])
+        return Judged(alerts, [_rejected(batch.records[reject.row], reject) for reject in decoded.rejects])
+
+
+def _rejected(record: FlowRecord, reject: Reject) -> tuple[FlowRecord, Reject]:
+    if record.undecodable:
+        reject = Reject(reject.row, Reason.UNDECODABLE, record.undecodable)
+    return record, reject
 
 
 def judge_or_bisect(judge: Judge, batch: Batch, on_poison: OnPoison) -> Judged:

@@ -7,6 +7,7 @@ is, is drained (judged, published, committed) while the group waits, or else lef
 import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -18,6 +19,7 @@ from stream.metrics import Metrics
 from stream.sink import RetryBatch, raise_if_final
 from stream.status import Status
 from stream.topics import error_text
+from stream.undecodable import UNDECODABLE, end_of_batch
 
 __all__ = ["Source", "brokers_are_up"]
 
@@ -29,8 +31,21 @@ _COMMITTED_PATIENCE_S = 60.0
 _LAG_TIMEOUT_S = 0.1
 
 
+@dataclass(slots=True)
+class _Undecodable:
+    """What is left to set aside of a batch that cannot be unpacked: offsets from `next` to before `end`."""
+
+    topic: str
+    next: int
+    end: int
+    why: str
+
+
 class Source:
-    """A member of the consumer group. `drain` is given what is in hand when partitions are revoked."""
+    """A member of the consumer group. `drain` is given what is in hand when partitions are revoked.
+
+    `probe` makes a consumer that belongs to no group, to look at a partition.
+    """
 
     def __init__(
         self,
@@ -42,6 +57,7 @@ class Source:
         max_batch_bytes: int,
         status: Status,
         metrics: Metrics,
+        probe: Callable[[], Consumer],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumer = consumer
@@ -51,11 +67,14 @@ class Source:
         self._max_batch_bytes = max_batch_bytes
         self._status = status
         self._rebalances = metrics.rebalances
+        self._probe = probe
         self._clock = clock
         self._in_hand: list[FlowRecord] = []
         self._released: set[int] = set()  # during the present call of consume
         self._undone: tuple[Batch, bool] | None = None  # what was in hand then, and whether it may be committed
         self._failure: Exception | None = None
+        self._met: dict[int, Message] = {}  # errors that say where a batch begins that cannot be unpacked
+        self._undecodable: dict[int, _Undecodable] = {}
         self._started_at: dict[int, int] = {}  # the committed offset of partitions that nothing was read from yet
         consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
@@ -67,6 +86,8 @@ class Source:
             FlowsentryError: not authorised, or the consumer cannot go on. All else passes and is logged, such as a
                 broker that is away or a topic that was deleted.
         """
+        if self._met or self._undecodable:
+            return self._undecodable_batch()
         self._in_hand, size = [], 0
         until, rows = self._clock() + self._max_wait_s, self._limit.rows
         while (room := rows - len(self._in_hand)) > 0 and size < self._max_batch_bytes:
@@ -94,12 +115,8 @@ class Source:
             for place in places:
                 place.offset = max(place.offset, committed[place.partition])
         for place in places:
-            try:
-                self.consumer.seek(place)
-            except KafkaException as error:
-                raise FlowsentryError(
-                    f"{place.topic}-{place.partition} cannot be rewound to {place.offset}: {error_text(error)}"
-                ) from error
+            self._forget(place.partition)
+            self._seek(place)
 
     def lags(self) -> dict[int, int]:
         """Records of each assigned partition that are still to come, as far as the client knows."""
@@ -119,6 +136,43 @@ class Source:
         """Stop reading. The group keeps a named member's partitions for it until the session is over."""
         self.drain = None
         self.consumer.close()
+
+    def _seek(self, place: TopicPartition) -> None:
+        try:
+            self.consumer.seek(place)
+        except KafkaException as error:
+            raise FlowsentryError(
+                f"{place.topic}-{place.partition} cannot be set to {place.offset}: {error_text(error)}"
+            ) from error
+
+    def _undecodable_batch(self) -> Batch:
+        """Records in the place of those that cannot be unpacked, which say why; all that was read before is committed."""
+        for partition, message in list(self._met.items()):
+            topic, base = message.topic() or "", message.offset() or 0
+            end = end_of_batch(self._probe, topic, partition, base)
+            [committed] = self._committed([TopicPartition(topic, partition)])
+            error = message.error()
+            why = f"its producer packed it with {end - base - 1} others in a batch that cannot be unpacked: {error}"
+            log.error("undecodable batch", begins=f"{topic}-{partition}-{base}", records=end - base, error=str(error))
+            self._undecodable[partition] = _Undecodable(topic, max(base, committed.offset), end, why)
+            del self._met[partition]
+        partition, left = next(iter(self._undecodable.items()))
+        first, left.next = left.next, min(left.end, left.next + self._limit.rows)
+        if first == left.end:  # and all of it is committed
+            self._forget(partition)
+            self._seek(TopicPartition(left.topic, partition, left.end))
+            return Batch([])
+        now_ms = round(time.time() * 1000)
+        return Batch(
+            [
+                FlowRecord(left.topic, partition, offset, None, None, (), now_ms, left.why)
+                for offset in range(first, left.next)
+            ]
+        )
+
+    def _forget(self, partition: int) -> None:
+        self._met.pop(partition, None)
+        self._undecodable.pop(partition, None)
 
     def _take(self, count: int, wait_s: float) -> list[FlowRecord]:
         """Up to `count` records of partitions that are still ours.
@@ -147,6 +201,9 @@ class Source:
         if error is None:
             return False
         raise_if_final(error)
+        if error.code() in UNDECODABLE and (message.offset() or -1) >= 0:
+            self._met.setdefault(message.partition() or 0, message)
+            return True
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise FlowsentryError(f"the consumer cannot go on: {error.str()}")
         log.warning("consumer", error=error.str())
@@ -187,9 +244,14 @@ class Source:
         for place in partitions:
             self._started_at.pop(place.partition, None)
 
+    def _release(self, partitions: Iterable[TopicPartition]) -> None:
+        for place in partitions:
+            self._released.add(place.partition)
+            self._forget(place.partition)
+
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         in_hand, self._in_hand = Batch(self._in_hand), []
-        self._released |= {place.partition for place in partitions}
+        self._release(partitions)
         log.info("partitions revoked", partitions=[place.partition for place in partitions], in_hand=len(in_hand))
         self._rebalances.labels("revoked").inc()
         if not len(in_hand) or self.drain is None:
@@ -204,7 +266,7 @@ class Source:
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         in_hand, self._in_hand = Batch(self._in_hand), []
-        self._released |= {place.partition for place in partitions}
+        self._release(partitions)
         log.warning("partitions lost", partitions=[place.partition for place in partitions], in_hand=len(in_hand))
         self._rebalances.labels("lost").inc()
         if len(in_hand):

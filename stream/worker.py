@@ -14,7 +14,7 @@ from schemas.errors import FlowsentryError
 from schemas.params import Params
 from stream import http
 from stream.batch_limit import BatchLimit
-from stream.clients import admin_properties, consumer_properties, producer_properties
+from stream.clients import admin_properties, consumer_properties, probe_properties, producer_properties
 from stream.decode import Decoder
 from stream.detect import Policy
 from stream.judge import Judge
@@ -78,6 +78,7 @@ def serve(
         max_batch_bytes=stream.max_batch_bytes,
         status=status,
         metrics=metrics,
+        probe=lambda: Consumer(probe_properties(params), logger=logging.getLogger("librdkafka")),
     )
     try:
         service = Service(

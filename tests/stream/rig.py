@@ -25,7 +25,7 @@ from schemas.datasets import SCHEMAS
 from schemas.params import Params, StreamParams
 from stream.batch import Batch
 from stream.batch_limit import BatchLimit
-from stream.clients import consumer_properties, producer_properties
+from stream.clients import consumer_properties, probe_properties, producer_properties
 from stream.decode import Decoder
 from stream.detect import Policy
 from stream.judge import Judge, OnPoison
@@ -120,6 +120,7 @@ class Rig:
             max_batch_bytes=max_batch_bytes,
             status=self.status,
             metrics=self.metrics,
+            probe=lambda: Consumer(probe_properties(self.params)),
         )
 
     def batch(self, source: Source, records: int) -> Batch:
