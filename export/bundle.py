@@ -37,6 +37,7 @@ __all__ = [
     "Bundle",
     "FeatureInfo",
     "Manifest",
+    "manifest_hash",
     "read_bundle",
     "sha256_of",
     "stamp",
@@ -122,6 +123,11 @@ def sha256_of(path: Path) -> str:
     """Hex sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_hash(directory: Path) -> str:
+    """A bundle's hash, before anything in it is checked. Raises BundleError when it has no bundle.json."""
+    return hashlib.sha256(_Place(directory).read(MANIFEST)).hexdigest()
 
 
 def stamp(directory: Path) -> tuple[object, ...]:
