@@ -193,14 +193,19 @@ class Reloader(Generic[J]):
 def shadow(old: JudgeLike, new: JudgeLike, batch: Batch) -> Shadow:
     """Have `new` judge a batch that `old` has judged, publishing nothing.
 
+    A batch of which `old` can judge nothing (poison, of which the service has told) tries nothing: 0 rows.
+
     Raises:
-        BundleError: it fails, or gives scores that are no probabilities, or that no alert can be made of.
+        BundleError: `new` fails, or gives scores that are no probabilities, or that no alert can be made of.
     """
-    decoded = old.decoder.decode(batch.values)
+    try:
+        decoded = old.decoder.decode(batch.values)
+        before = old.detector.score(decoded.columns).score >= old.policy.threshold
+    except Exception:
+        return Shadow(0, 0)
     rows = len(decoded.rows)
     if rows == 0:
         return Shadow(0, 0)
-    before = old.detector.score(decoded.columns).score >= old.policy.threshold
     try:
         scores = new.detector.score(decoded.columns)
         _check(scores, rows)

@@ -399,6 +399,13 @@ class TestShadow:
         with pytest.raises(BundleError, match=r"cannot judge 1 rows of a batch: ValueError$"):
             shadow(judge_of(tiny_detector), new, batch(attack()))
 
+    def test_what_the_old_judge_cannot_process_is_not_blamed_on_the_new_one(
+        self, tiny_detector: Detector, bundles: Callable[..., Path]
+    ) -> None:
+        other = load(bundles("2", "cicids2017"))
+        broken = Judge(other, Decoder(tiny_detector.schema, min_feature_coverage=0.5), Policy(THRESHOLD))
+        assert shadow(broken, judge_of(tiny_detector), batch(attack())) == Shadow(0, 0)
+
     def test_a_batch_of_which_no_alert_can_be_made_fails(
         self, tiny_detector: Detector, bundles: Callable[..., Path]
     ) -> None:
