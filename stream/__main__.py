@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     run = add("run", "detect: consume flow records, publish alerts; exactly once")
     add_servers(run)
     run.add_argument("--bundle", type=Path, metavar="DIR", help="detector bundle")
+    run.add_argument("--require-signature", action="store_true", default=None,
+                     help="refuse a bundle that none of --trusted-keys has signed")  # fmt: skip
+    run.add_argument("--trusted-keys", type=Path, metavar="FILE", help="PEM file of ed25519 public keys")
     run.add_argument("--input", metavar="TOPIC", help="flow records (default: flows)")
     run.add_argument("--alerts", metavar="TOPIC", help="alerts (default: alerts)")
     run.add_argument("--dead-letters", metavar="TOPIC", help="records that cannot be used (default: flows.dead)")
@@ -120,7 +123,8 @@ def _params(arguments: argparse.Namespace) -> Params:
         options.setdefault("stream.bootstrap_servers", os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
     if arguments.command == "run":
         names += ["bundle", "input", "alerts", "dead_letters", "group", "instance", "workers", "batch_size", "max_wait_ms",
-                  "target_fpr", "threshold", "metrics_port", "delivery", "on_poison", "create_topics"]  # fmt: skip
+                  "target_fpr", "threshold", "metrics_port", "delivery", "on_poison",
+                  "require_signature", "trusted_keys", "create_topics"]  # fmt: skip
         if arguments.target_fpr is not None:
             options["stream.threshold"] = NULL  # one in params.yaml would go before it
     for name in names:

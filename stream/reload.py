@@ -19,9 +19,9 @@ from export.bundle import Manifest, manifest_hash, stamp
 from export.detector import Detector, Scores
 from export.signing import ANYONE, Trust
 from schemas.errors import BundleError, FlowsentryError
+from stream.batch import Batch
 from stream.decode import Decoder
 from stream.detect import Policy, detect
-from stream.source import Batch
 
 __all__ = ["JudgeLike", "Reloader", "Shadow", "shadow"]
 

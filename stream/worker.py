@@ -9,7 +9,9 @@ from pathlib import Path
 import structlog
 from confluent_kafka import Consumer, KafkaException, Producer
 
-from export.detector import load
+from export.bundle import Manifest
+from export.reference import load_checked
+from export.signing import Trust
 from schemas.errors import FlowsentryError
 from schemas.params import Params
 from stream import http
@@ -19,6 +21,7 @@ from stream.decode import Decoder
 from stream.detect import Policy
 from stream.judge import Judge
 from stream.metrics import Metrics
+from stream.reload import Reloader
 from stream.service import Service
 from stream.sink import AtLeastOnceSink, Sink, Stopped, TransactionalSink
 from stream.source import Source, brokers_are_up
@@ -47,10 +50,21 @@ def serve(
     stream = params.stream
     metrics, status = Metrics(), Status()
     metrics.restarts.set(restarts)
-    judge = _load_judge(params, metrics, stream.bundle)
+    trust = Trust(stream.trusted_keys, required=stream.require_signature)
+
+    def load_judge(directory: Path) -> Judge:
+        detector = load_checked(directory, threads=max(1, (os.cpu_count() or 1) // stream.workers), trust=trust)
+        threshold = detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold
+        decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage)
+        return Judge(detector, decoder, Policy(threshold), metrics.stage)
+
+    def taken_over(manifest: Manifest) -> None:
+        metrics.set_bundle(manifest)
+        status.bundle = manifest.hash
+
+    judge = load_judge(stream.bundle)
     manifest = judge.detector.manifest
-    metrics.set_bundle(manifest)
-    status.bundle = manifest.hash
+    taken_over(manifest)
     port = _serve_http(metrics, status, stream.metrics_host, stream.metrics_port + index if stream.metrics_port else 0)
 
     def waiting() -> None:
@@ -80,12 +94,20 @@ def serve(
         metrics=metrics,
         probe=lambda: Consumer(probe_properties(params), logger=logging.getLogger("librdkafka")),
     )
+    reloader = Reloader(
+        stream.bundle,
+        current=manifest,
+        load_judge=load_judge,
+        trust=trust,
+        on_refusal=metrics.bundle_refusals.inc,
+        on_takeover=taken_over,
+    )
     try:
         service = Service(
             source=source,
             judge=judge,
             sink=_sink(params, name, consumer, metrics, waiting),
-            succession=None,
+            succession=reloader if stream.reload else None,
             limit=limit,
             alerts_topic=stream.alerts,
             dead_letters_topic=stream.dead_letters,
@@ -98,26 +120,21 @@ def serve(
             "running",
             worker=name,
             bundle=f"{manifest.name} {manifest.version} {manifest.hash[:12]}",
+            signature=str(manifest.signature),
             threshold=judge.policy.threshold,
             input=stream.input,
             alerts=stream.alerts,
             delivery=stream.delivery,
             metrics=f"http://{stream.metrics_host}:{port}/metrics",
         )
+        if stream.reload:
+            reloader.start()
         service.run(stopping)
     except Stopped:
         log.warning("stopped before it could begin")
     finally:
         source.close()
     log.info("stopped", worker=name)
-
-
-def _load_judge(params: Params, metrics: Metrics, directory: Path) -> Judge:
-    stream = params.stream
-    detector = load(directory, threads=max(1, (os.cpu_count() or 1) // stream.workers))
-    threshold = detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold
-    decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage)
-    return Judge(detector, decoder, Policy(threshold), metrics.stage)
 
 
 def _consumer(params: Params, name: str, status: Status) -> Consumer:

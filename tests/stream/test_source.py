@@ -202,7 +202,7 @@ def test_what_is_in_hand_when_partitions_are_revoked_is_done_once(
 ) -> None:
     place = rig(2)
     put(place.servers, place.flows, {0: 100, 1: 100})
-    first = place.source(batch_size=1000, max_wait_s=8)  # holds all records in hand when the second member comes
+    first = place.source(batch_size=1000, max_wait_s=30)  # holds all records in hand when the second member comes
     done: list[str] = []
     read: list[str] = []
 
