@@ -14,7 +14,7 @@ from confluent_kafka.admin._topic import TopicDescription
 
 from schemas.errors import FlowsentryError
 from schemas.params import Params
-from stream.connection import Properties, property_of
+from stream.connection import Properties, certificate_of, property_of
 
 __all__ = ["AccessDenied", "Right", "access_denied", "check_access", "is_denial", "missing_rights", "service_rights"]
 
@@ -133,7 +133,6 @@ def _principal(properties: Properties) -> str:
         if property_of(properties, "sasl.mechanism").upper() == "OAUTHBEARER":
             return "the subject of the OAuth token"
         return f"User:{property_of(properties, 'sasl.username')}"
-    certificate = property_of(properties, "ssl.certificate.location")
-    if protocol == "SSL" and certificate:
+    if protocol == "SSL" and (certificate := certificate_of(properties)):
         return f"the subject of {certificate}"
     return "User:ANONYMOUS"

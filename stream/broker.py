@@ -140,7 +140,7 @@ class LocalBroker:
             _check_free(self._port)
         for name in self._listeners:
             if name not in self._listener_ports:
-                self._listener_ports[name] = _free_port()
+                self._listener_ports[name] = _free_port(self._port, *self._listener_ports.values())
         atexit.register(self.stop)
         try:
             self._claim_data_dir()
@@ -205,7 +205,7 @@ class LocalBroker:
 
     def _write_settings(self) -> None:
         # The controller's port may differ at each start: with static voters it stands in this file alone.
-        controller = f"127.0.0.1:{_free_port()}"
+        controller = f"127.0.0.1:{_free_port(*self._listener_ports.values())}"
         clients = {"CLIENT": self.bootstrap_servers} | {name: self.servers_of(name) for name in self._listeners}
         advertised = [f"{name}://{servers}" for name, servers in clients.items()]
         protocols = {"CLIENT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"} | self._listeners
@@ -360,7 +360,7 @@ def _ask(servers: str, timeout_s: float) -> KafkaException | None:
     return None
 
 
-def _free_port() -> int:
+def _free_port(*taken: int) -> int:
     # Below the ports that systems give to outgoing connections: one of those, even our own attempt to reach the
     # broker before it listens, could otherwise take the port first.
     for port in random.sample(range(20_000, 30_000), 100):
@@ -368,7 +368,8 @@ def _free_port() -> int:
             _check_free(port)
         except BrokerError:
             continue
-        return port
+        if port not in taken:
+            return port
     raise BrokerError("no free port between 20000 and 29999 on 127.0.0.1: give one with port")
 
 

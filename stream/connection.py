@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from schemas.errors import FlowsentryError
 
-__all__ = ["Connection", "Properties", "error_text", "property_of"]
+__all__ = ["Connection", "Properties", "certificate_of", "error_text", "property_of"]
 
 Properties = Mapping[str, str | int | float | bool]
 
@@ -31,21 +31,36 @@ def property_of(properties: Properties, name: str) -> str:
     return str(properties.get(name) or properties.get(_ALIASES.get(name, name)) or "")
 
 
+def certificate_of(properties: Properties) -> str:
+    """Where a client's own certificate stands; '' if it has none."""
+    inline = "kafka.ssl.certificate.pem" if properties.get("ssl.certificate.pem") else ""
+    return (
+        property_of(properties, "ssl.certificate.location")
+        or property_of(properties, "ssl.keystore.location")
+        or inline
+    )
+
+
 class Connection:
     """What is known of one client's connections. Its `heard` is the client's `error_cb`."""
 
     def __init__(self, properties: Properties) -> None:
         self._properties = properties
-        self._said = ""
+        self._said, self._refusal = "", False
+        self.refused = False
+        """Whether every broker, as far as heard, refuses the login or is refused for its certificate."""
 
     def heard(self, error: KafkaError) -> None:
-        """Keep what librdkafka says; that all brokers are down says nothing of the reason."""
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+        """Keep what librdkafka says."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the reason
+            self.refused = self._refusal
+        else:
             self._said = error.str()
+            self._refusal = error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)
 
     def answered(self) -> None:
         """Kafka has answered: what was said before is of the past."""
-        self._said = ""
+        self._said, self._refusal, self.refused = "", False, False
 
     def no_answer(self, error: KafkaException) -> FlowsentryError:
         """The error for a Kafka that could not be asked: the reason and what to do, never a secret."""
@@ -77,7 +92,7 @@ class Connection:
                 "set kafka.sasl.mechanism to one of the broker's; if it has none there, kafka.security.protocol to SSL"
             )
         if re.search("alert .*(certificate|unknown ca)", said):
-            if location := self._get("ssl.certificate.location"):
+            if location := certificate_of(self._properties):
                 return f"the broker refuses {location}: a CA that it trusts must have signed it, and it must not have expired"
             return "it asks for a client certificate: set kafka.ssl.certificate.location and kafka.ssl.key.location"
         if "PLAINTEXT broker listener" in said:
@@ -113,7 +128,7 @@ class Connection:
             ):
                 return ""
         except ssl.SSLCertVerificationError as error:
-            return str(error.verify_message)
+            return str(error.verify_message).rstrip(".")
         except (OSError, ValueError) as error:
             return str(error)
 

@@ -33,6 +33,7 @@ ROOMY = 8 << 20
 _REMIND_EVERY_S = 10.0
 _LOOK_EVERY_S = 0.5
 _LOOK_S = 2.0
+_TRY_S = 1.0
 
 
 class _Client(Protocol):
@@ -83,14 +84,18 @@ class Cluster:
             AccessDenied: one of `rights` is not granted. Else a topic that the user may not see would seem not to exist.
             FlowsentryError: no answer.
         """
-        try:
-            cluster = self._admin.list_topics(timeout=timeout_s)
-            check_access(self._admin, self._properties, rights)
-        except KafkaException as error:
-            self._admin.poll(0)  # what librdkafka has to say of it
-            raise self._connection.no_answer(error) from None
-        self._connection.answered()
-        return [topic for topic in topics if not _partitions(cluster, topic)]
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            try:
+                cluster = self._admin.list_topics(timeout=_TRY_S)
+                check_access(self._admin, self._properties, rights)
+            except KafkaException as error:
+                self._admin.poll(0)  # what librdkafka has to say of it
+                if self._connection.refused or time.monotonic() >= give_up_at:
+                    raise self._connection.no_answer(error) from None
+            else:
+                self._connection.answered()
+                return [topic for topic in topics if not _partitions(cluster, topic)]
 
     def create(self, topics: Sequence[str], roomy: Collection[str] = ()) -> None:
         """`create_topics`, which tells the rights that are missing."""
