@@ -165,7 +165,7 @@ def test_waiting_for_a_broker_says_so_and_can_be_stopped(logs: Logs) -> None:
     assert time.monotonic() - began < 5, "whoever stops it waits too long"
     [line] = logs.of("waiting")
     assert line["why"].startswith(f"no answer from Kafka at {NOWHERE}")
-    assert any(NOWHERE in line["says"] for line in logs.of("librdkafka")), "librdkafka's own words are lost"
+    assert "Connection refused" in line["why"], "librdkafka's own words are lost"
 
 
 def test_kafka_s_own_words_are_kept() -> None:
