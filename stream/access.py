@@ -16,7 +16,16 @@ from schemas.errors import FlowsentryError
 from schemas.params import Params
 from stream.connection import Properties, certificate_of, property_of
 
-__all__ = ["AccessDenied", "Right", "access_denied", "check_access", "is_denial", "missing_rights", "service_rights"]
+__all__ = [
+    "AccessDenied",
+    "Right",
+    "access_denied",
+    "check_access",
+    "is_denial",
+    "is_secured",
+    "missing_rights",
+    "service_rights",
+]
 
 _ASK_S = 5.0
 _RESOURCES: dict[int, Literal["topic", "group", "transactional-id"]] = {
@@ -64,6 +73,12 @@ def service_rights(params: Params, transactional_id: str | None = None) -> list[
         Right("topic", stream.dead_letters, AclOperation.WRITE),
     ]
     return rights + ([Right("transactional-id", transactional_id, AclOperation.WRITE)] if transactional_id else [])
+
+
+def is_secured(properties: Properties) -> bool:
+    """Whether Kafka knows who we are. If not it may well have no access rules, and is not asked for rights beforehand:
+    the client library can crash when a broker dies while it is asked."""
+    return property_of(properties, "security.protocol").upper() not in ("", "PLAINTEXT")
 
 
 def is_denial(error: KafkaError) -> bool:

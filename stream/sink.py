@@ -10,8 +10,18 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.errors import FencedError, FlowsentryError
+from stream.access import is_denial
 
-__all__ = ["AtLeastOnceSink", "Outgoing", "RetryBatch", "Sink", "Stopped", "TransactionalSink", "raise_if_final"]
+__all__ = [
+    "AtLeastOnceSink",
+    "Denied",
+    "Outgoing",
+    "RetryBatch",
+    "Sink",
+    "Stopped",
+    "TransactionalSink",
+    "raise_if_final",
+]
 
 log = structlog.get_logger()
 
@@ -23,12 +33,9 @@ _AFTER_FENCED_S = 3.0
 _RETRY_AFTER_S = 0.2
 _FENCED_MEMBER = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
-_DENIED = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-)
+
+Denied = Callable[[KafkaError], FlowsentryError]
+"""Makes an error for the user of one with which Kafka denies a right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +103,16 @@ class TransactionalSink:
     """
 
     def __init__(
-        self, producer: Callable[[], Producer], consumer: Consumer, *, waiting: Callable[[], None] = lambda: None
+        self,
+        producer: Callable[[], Producer],
+        consumer: Consumer,
+        *,
+        denied: Denied,
+        waiting: Callable[[], None] = lambda: None,
     ) -> None:
         self._make = producer
         self._consumer = consumer
+        self._denied = denied
         self._waiting = waiting
         self._producer: Producer | None = self._start()
 
@@ -123,7 +136,7 @@ class TransactionalSink:
             after_s = _AFTER_FENCED_S if error.code() in _FENCED else _RETRY_AFTER_S
             if error.fatal() or error.code() in _FENCED or not self._abort(producer, deadline):
                 self._discard(producer)
-            raise_if_final(refusals.denied or error, refusals.denied_topic)
+            raise_if_final(refusals.denied or error, self._denied)
             raise RetryBatch(
                 (refusals.first or error).str(),
                 maybe_committed=committing,
@@ -147,7 +160,7 @@ class TransactionalSink:
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
                 self._discard(producer)
-                raise_if_final(error)
+                raise_if_final(error, self._denied)
                 if _is_over(deadline):
                     raise RetryBatch(error.str(), maybe_committed=True) from exception
                 log.warning("producer cannot start yet", error=error.str())
@@ -183,9 +196,12 @@ class TransactionalSink:
 class AtLeastOnceSink:
     """At least once: messages are confirmed, then offsets committed; a crash in between repeats the batch's alerts."""
 
-    def __init__(self, producer: Producer, consumer: Consumer, *, waiting: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, producer: Producer, consumer: Consumer, *, denied: Denied, waiting: Callable[[], None] = lambda: None
+    ) -> None:
         self._producer = producer
         self._consumer = consumer
+        self._denied = denied
         self._waiting = waiting
 
     def publish(
@@ -202,14 +218,14 @@ class AtLeastOnceSink:
                     break
             if unconfirmed or refusals.first:
                 self._producer.purge()
-                raise_if_final(refusals.denied, refusals.denied_topic)
+                raise_if_final(refusals.denied, self._denied)
                 why = refusals.first.str() if refusals.first else f"{unconfirmed} messages not confirmed in time"
                 raise RetryBatch(why, too_large=refusals.too_large)
             self._consumer.commit(offsets=next_offsets, asynchronous=False)
         except KafkaException as exception:
             # Not taken into the queue, or the partitions are another's by now: what was confirmed comes once more.
             error: KafkaError = exception.args[0]
-            raise_if_final(error)
+            raise_if_final(error, self._denied)
             if error.fatal():
                 raise FlowsentryError(f"the producer cannot go on: {error.str()}") from exception
             raise RetryBatch(error.str(), too_large=refusals.too_large) from exception
@@ -224,15 +240,14 @@ class _Refusals:
     def __init__(self) -> None:
         self.first: KafkaError | None = None
         self.denied: KafkaError | None = None
-        self.denied_topic: str | None = None
         self.too_large: list[Outgoing] = []
 
     def delivered(self, message: Outgoing, error: KafkaError | None, _: Message) -> None:
         if error is None:
             return
         self.first = self.first or error
-        if error.code() in _DENIED:
-            self.denied, self.denied_topic = error, message.topic
+        if is_denial(error):
+            self.denied = error
         elif error.code() in _TOO_LARGE:
             self.too_large.append(message)
 
@@ -241,7 +256,7 @@ def _is_over(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline
 
 
-def raise_if_final(error: KafkaError | None, topic: str | None = None) -> None:
+def raise_if_final(error: KafkaError | None, denied: Denied) -> None:
     """Raise what trying again cannot mend.
 
     Raises:
@@ -256,9 +271,8 @@ def raise_if_final(error: KafkaError | None, topic: str | None = None) -> None:
             f"fenced: another worker of the group has this one's name ({error.str()}). "
             "Give each instance its own stream.instance"
         )
-    if error.code() in _DENIED:
-        what = f"topic {topic!r}: " if topic else ""
-        raise FlowsentryError(f"{what}the broker refuses: {error.str()}")
+    if is_denial(error):
+        raise denied(error)
 
 
 def _produce(producer: Producer, message: Outgoing, refusals: _Refusals) -> None:

@@ -15,10 +15,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.errors import FlowsentryError
 from stream.batch import Batch, FlowRecord, record_of
 from stream.batch_limit import BatchLimit
+from stream.connection import error_text
 from stream.metrics import Metrics
-from stream.sink import RetryBatch, raise_if_final
+from stream.sink import Denied, RetryBatch, raise_if_final
 from stream.status import Status
-from stream.topics import error_text
 from stream.undecodable import UNDECODABLE, end_of_batch
 
 __all__ = ["Source", "brokers_are_up"]
@@ -58,6 +58,7 @@ class Source:
         status: Status,
         metrics: Metrics,
         probe: Callable[[], Consumer],
+        denied: Denied,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumer = consumer
@@ -68,6 +69,7 @@ class Source:
         self._status = status
         self._rebalances = metrics.rebalances
         self._probe = probe
+        self._denied = denied
         self._clock = clock
         self._in_hand: list[FlowRecord] = []
         self._released: set[int] = set()  # during the present call of consume
@@ -200,7 +202,7 @@ class Source:
         error = message.error()
         if error is None:
             return False
-        raise_if_final(error)
+        raise_if_final(error, self._denied)
         if error.code() in UNDECODABLE and (message.offset() or -1) >= 0:
             self._met.setdefault(message.partition() or 0, message)
             return True

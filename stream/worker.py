@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from export.bundle import Manifest
 from export.reference import load_checked
@@ -15,18 +15,20 @@ from export.signing import Trust
 from schemas.errors import FlowsentryError
 from schemas.params import Params
 from stream import http
+from stream.access import access_denied, is_secured, service_rights
 from stream.batch_limit import BatchLimit
 from stream.clients import admin_properties, consumer_properties, probe_properties, producer_properties
+from stream.connection import error_text
 from stream.decode import Decoder
 from stream.detect import Policy
 from stream.judge import Judge
 from stream.metrics import Metrics
 from stream.reload import Reloader
 from stream.service import Service
-from stream.sink import AtLeastOnceSink, Sink, Stopped, TransactionalSink
+from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
 from stream.source import Source, brokers_are_up
 from stream.status import BROKER_SEEN_WITHIN_S, Status
-from stream.topics import error_text, wait_for_topics
+from stream.topics import wait_for_topics
 
 __all__ = ["serve"]
 
@@ -72,16 +74,22 @@ def serve(
         if stopping():
             raise Stopped
 
+    name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
+    rights, admin = service_rights(params, name), admin_properties(params)
+
+    def denied(error: KafkaError) -> FlowsentryError:
+        return access_denied(error, admin, rights)
+
     ready = wait_for_topics(
-        admin_properties(params),
+        admin,
         (stream.input, stream.alerts, stream.dead_letters),
         create=stream.create_topics,
         roomy=[stream.dead_letters],
+        rights=rights if is_secured(admin) else (),
         stopping=stopping,
     )
     if not ready:
         return
-    name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
     consumer = _consumer(params, name, status)
     limit = BatchLimit(stream.batch_size, float(consumer_properties(params, name)["max.poll.interval.ms"]) / 1000)
     source = Source(
@@ -93,6 +101,7 @@ def serve(
         status=status,
         metrics=metrics,
         probe=lambda: Consumer(probe_properties(params), logger=logging.getLogger("librdkafka")),
+        denied=denied,
     )
     reloader = Reloader(
         stream.bundle,
@@ -106,7 +115,7 @@ def serve(
         service = Service(
             source=source,
             judge=judge,
-            sink=_sink(params, name, consumer, metrics, waiting),
+            sink=_sink(params, name, consumer, metrics, waiting, denied),
             succession=reloader if stream.reload else None,
             limit=limit,
             alerts_topic=stream.alerts,
@@ -149,7 +158,9 @@ def _consumer(params: Params, name: str, status: Status) -> Consumer:
         raise FlowsentryError(f"kafka: {error_text(error)}") from None
 
 
-def _sink(params: Params, name: str, consumer: Consumer, metrics: Metrics, waiting: Callable[[], None]) -> Sink:
+def _sink(
+    params: Params, name: str, consumer: Consumer, metrics: Metrics, waiting: Callable[[], None], denied: Denied
+) -> Sink:
     exactly_once = params.stream.delivery == "exactly-once"
     properties = producer_properties(params, transactional_id=name if exactly_once else None)
 
@@ -159,8 +170,8 @@ def _sink(params: Params, name: str, consumer: Consumer, metrics: Metrics, waiti
 
     try:
         if exactly_once:
-            return TransactionalSink(producer, consumer, waiting=waiting)
-        return AtLeastOnceSink(producer(), consumer, waiting=waiting)
+            return TransactionalSink(producer, consumer, denied=denied, waiting=waiting)
+        return AtLeastOnceSink(producer(), consumer, denied=denied, waiting=waiting)
     except KafkaException as error:
         raise FlowsentryError(f"kafka: {error_text(error)}") from None
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
 
 from export.detector import Detector
 from schemas.alert import Alert
 from schemas.datasets import SCHEMAS
+from schemas.errors import FlowsentryError
 from schemas.params import Params, StreamParams
 from stream.batch import Batch
 from stream.batch_limit import BatchLimit
@@ -70,6 +71,11 @@ def attack(**fields: Any) -> bytes:
 def benign(**fields: Any) -> bytes:
     """A record that does not."""
     return json.dumps(flow(**{"sttl": 0, "dpkts": 1000, **fields})).encode()
+
+
+def denied(error: KafkaError) -> FlowsentryError:
+    """What a worker makes of a right that it lacks."""
+    return FlowsentryError(f"denied: {error.str()}")
 
 
 def alerts_on(servers: str, topic: str) -> list[Alert]:
@@ -121,6 +127,7 @@ class Rig:
             status=self.status,
             metrics=self.metrics,
             probe=lambda: Consumer(probe_properties(self.params)),
+            denied=denied,
         )
 
     def batch(self, source: Source, records: int) -> Batch:
@@ -153,7 +160,7 @@ class Rig:
         return Service(
             source=source,
             judge=Judge(detector, decoder, Policy(THRESHOLD), self.metrics.stage),
-            sink=sink or TransactionalSink(self.producer(), source.consumer),
+            sink=sink or TransactionalSink(self.producer(), source.consumer, denied=denied),
             succession=None,
             limit=BatchLimit(100, 300.0),
             alerts_topic=self.alerts,

@@ -21,7 +21,7 @@ from stream.metrics import Metrics
 from stream.service import BatchFailed
 from stream.sink import Outgoing, RetryBatch, TransactionalSink
 from tests.kafka import committed, produce, read_all
-from tests.stream.rig import Logs, Rig, alerts_on, attack, benign
+from tests.stream.rig import Logs, Rig, alerts_on, attack, benign, denied
 
 MARKER = "203.0.113.77"
 POISON = 987_654.0
@@ -153,7 +153,7 @@ def test_an_aborted_batch_is_done_again_and_nothing_is_published_twice(rig: Call
     place = rig()
     produce(place.servers, place.flows, [attack(), b"garbage", attack(), attack()])
     source = place.source(batch_size=2, max_wait_s=5)
-    sink = AbortsFirst(place.producer(), source.consumer)
+    sink = AbortsFirst(place.producer(), source.consumer, denied=denied)
     sink.times = 2
     place.run(place.service(source=source, sink=sink), 4)
     assert ids(place) == ["0", "2", "3"]
@@ -174,7 +174,7 @@ def test_a_batch_that_cannot_be_published_for_long_stops_the_worker_and_is_named
     place = rig()
     produce(place.servers, place.flows, [benign()])
     source = place.source()
-    sink = AbortsFirst(place.producer(), source.consumer)
+    sink = AbortsFirst(place.producer(), source.consumer, denied=denied)
     sink.times = 1000
     with pytest.raises(FlowsentryError, match=rf"nothing could be published .*the group moved on.* {place.flows}-0-0"):
         place.run(place.service(source=source, sink=sink), 1)
@@ -185,7 +185,7 @@ def test_trouble_that_passed_is_forgotten(rig: Callable[..., Rig], monkeypatch: 
     monkeypatch.setattr(module, "_GIVE_UP_AFTER_S", 1.0)
     place = rig()
     source = place.source(batch_size=1)
-    sink = AbortsFirst(place.producer(), source.consumer)
+    sink = AbortsFirst(place.producer(), source.consumer, denied=denied)
     sink.after_s = 0.6
     service = place.service(source=source, sink=sink)
     for flows in (1, 2, 3):  # together they fail for longer than is allowed
@@ -289,7 +289,7 @@ def test_no_content_of_a_flow_is_ever_logged(rig: Callable[..., Rig], logs: Logs
     ]
     produce(place.servers, place.flows, given, key=MARKER.encode(), headers={MARKER: MARKER.encode()})
     source = place.source(batch_size=8, max_wait_s=5)
-    place.run(place.service(source=source, sink=AbortsFirst(place.producer(), source.consumer)), 8)
+    place.run(place.service(source=source, sink=AbortsFirst(place.producer(), source.consumer, denied=denied)), 8)
     alert = json.loads(read_all(place.servers, place.alerts)[0].value() or b"")
     assert alert["flow"]["src_ip"] == MARKER and len(read_all(place.servers, place.dead)) == 6
     assert len(logs.of("records set aside")) == 6 and len(logs.of("batch is done again")) == 1

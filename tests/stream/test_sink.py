@@ -13,7 +13,7 @@ from stream.sink import AtLeastOnceSink, Outgoing, RetryBatch, Stopped, Transact
 from stream.source import Source
 from stream.topics import ROOMY, create_topics
 from tests.kafka import committed, end_offsets, produce, read_all
-from tests.stream.rig import Logs, Rig
+from tests.stream.rig import Logs, Rig, denied
 
 # A topic that does not exist is otherwise hoped for during half a minute.
 IMPATIENT: dict[str, Any] = {"topic.metadata.propagation.max.ms": 200}
@@ -57,7 +57,7 @@ def done(place: Rig) -> int:
 
 
 def test_messages_and_offsets_go_in_one_transaction(place: Rig, source: Source) -> None:
-    sink = TransactionalSink(place.producer(), source.consumer)
+    sink = TransactionalSink(place.producer(), source.consumer, denied=denied)
     sink.publish(
         [
             outgoing(place.alerts, b"first", headers=[("a", b"\xff"), ("b", None), ("a", b"")]),
@@ -78,12 +78,12 @@ def test_messages_and_offsets_go_in_one_transaction(place: Rig, source: Source) 
 
 
 def test_a_batch_without_messages_still_commits_its_offsets(place: Rig, source: Source) -> None:
-    TransactionalSink(place.producer(), source.consumer).publish([], offsets(place))
+    TransactionalSink(place.producer(), source.consumer, denied=denied).publish([], offsets(place))
     assert done(place) == 3
 
 
 def test_one_message_that_fails_takes_the_whole_batch_with_it(place: Rig, source: Source, logs: Logs) -> None:
-    sink = TransactionalSink(place.producer(**IMPATIENT), source.consumer)
+    sink = TransactionalSink(place.producer(**IMPATIENT), source.consumer, denied=denied)
     with pytest.raises(RetryBatch, match="Unknown topic"):
         sink.publish([outgoing(place.alerts), outgoing(f"{place.alerts}-gone")], offsets(place))
     assert values(place.servers, place.alerts) == []
@@ -102,13 +102,13 @@ def test_a_worker_that_dies_before_the_commit_has_published_nothing(place: Rig, 
             raise Crash
 
     with pytest.raises(Crash):
-        TransactionalSink(place.producer(DiesBeforeCommit), source.consumer).publish(
+        TransactionalSink(place.producer(DiesBeforeCommit), source.consumer, denied=denied).publish(
             [outgoing(place.alerts), outgoing(place.dead)], offsets(place)
         )
     assert end_offsets(place.servers, place.alerts)[0] == 0, "read_committed sees an open transaction"
     assert values(place.servers, place.alerts) == values(place.servers, place.dead) == []
 
-    restarted = TransactionalSink(place.producer(), source.consumer)
+    restarted = TransactionalSink(place.producer(), source.consumer, denied=denied)
     assert done(place) < 0
     assert values(place.servers, place.alerts) == values(place.servers, place.dead) == []
     assert end_offsets(place.servers, place.alerts)[0] == 2, "the message and the abort stand there"
@@ -120,9 +120,9 @@ def test_a_worker_that_dies_before_the_commit_has_published_nothing(place: Rig, 
 def test_a_producer_whose_transactional_id_another_took_publishes_nothing_until_it_takes_it_back(
     place: Rig, source: Source, logs: Logs
 ) -> None:
-    first = TransactionalSink(place.producer(), source.consumer)
+    first = TransactionalSink(place.producer(), source.consumer, denied=denied)
     first.publish([outgoing(place.alerts, b"of the first")], offsets(place, 1))
-    second = TransactionalSink(place.producer(), source.consumer)
+    second = TransactionalSink(place.producer(), source.consumer, denied=denied)
     with pytest.raises(RetryBatch) as raised:
         first.publish([outgoing(place.alerts, b"of the fenced")], offsets(place, 2))
     assert raised.value.after_s > 2, "the consumer has time to notice that another has its name"
@@ -166,7 +166,9 @@ def troubled(place: Rig, **troubles: list[KafkaError]) -> Callable[[], Producer]
 def test_ending_a_transaction_is_tried_until_kafka_is_back(place: Rig, source: Source, logs: Logs) -> None:
     away = [KafkaError(KafkaError._TIMED_OUT, "away", retriable=True) for _ in range(4)]
     abortable = KafkaError(KafkaError._INCONSISTENT, "broken", txn_requires_abort=True)
-    sink = TransactionalSink(troubled(place, commit=[*away[:2], abortable], abort=away[2:]), source.consumer)
+    sink = TransactionalSink(
+        troubled(place, commit=[*away[:2], abortable], abort=away[2:]), source.consumer, denied=denied
+    )
     with pytest.raises(RetryBatch, match="broken"):
         sink.publish([outgoing(place.alerts, b"first try")], offsets(place))
     assert len(logs.of("commit is retried")) == len(logs.of("abort is retried")) == 2
@@ -188,7 +190,7 @@ def test_ending_a_transaction_is_tried_until_kafka_is_back(place: Rig, source: S
 def test_a_producer_that_cannot_go_on_is_replaced_by_one_that_ends_what_it_left_open(
     place: Rig, source: Source, logs: Logs, troubles: dict[str, list[KafkaError]]
 ) -> None:
-    sink = TransactionalSink(troubled(place, **troubles), source.consumer)
+    sink = TransactionalSink(troubled(place, **troubles), source.consumer, denied=denied)
     with pytest.raises(RetryBatch) as raised:
         sink.publish([outgoing(place.alerts, b"never")], offsets(place))
     assert raised.value.maybe_committed
@@ -207,7 +209,7 @@ def test_waiting_for_kafka_ends_when_the_worker_is_to_stop(place: Rig, source: S
         if len(calls) == 4:  # start, commit, and twice more
             raise Stopped
 
-    sink = TransactionalSink(troubled(place, commit=away), source.consumer, waiting=waiting)
+    sink = TransactionalSink(troubled(place, commit=away), source.consumer, denied=denied, waiting=waiting)
     with pytest.raises(Stopped):
         sink.publish([outgoing(place.alerts)], offsets(place))
     assert len(away) == 2 and done(place) < 0
@@ -215,7 +217,7 @@ def test_waiting_for_kafka_ends_when_the_worker_is_to_stop(place: Rig, source: S
 
 def test_a_publication_that_is_bounded_in_time_gives_up(place: Rig, source: Source, logs: Logs) -> None:
     away = [KafkaError(KafkaError._TIMED_OUT, "away", retriable=True) for _ in range(2)]
-    sink = TransactionalSink(troubled(place, commit=away[:1], abort=away[1:]), source.consumer)
+    sink = TransactionalSink(troubled(place, commit=away[:1], abort=away[1:]), source.consumer, denied=denied)
     with pytest.raises(RetryBatch, match="away"):
         sink.publish([outgoing(place.alerts)], offsets(place), within_s=0.0)
     assert logs.of("producer is given up") and done(place) < 0
@@ -223,7 +225,7 @@ def test_a_publication_that_is_bounded_in_time_gives_up(place: Rig, source: Sour
 
 def at_least_once(place: Rig, consumer: Consumer, **kafka: str | int) -> AtLeastOnceSink:
     producer = Producer({"bootstrap.servers": place.servers, "enable.idempotence": True, "log_level": 0, **kafka})
-    return AtLeastOnceSink(producer, consumer)
+    return AtLeastOnceSink(producer, consumer, denied=denied)
 
 
 def test_at_least_once_commits_what_is_confirmed(place: Rig, source: Source) -> None:
@@ -285,7 +287,7 @@ def test_at_least_once_ends_when_the_consumer_cannot_go_on(place: Rig, source: S
 def test_a_message_that_no_retry_makes_smaller_is_named(place: Rig, source: Source, guarantee: str) -> None:
     noise = random.Random(1).randbytes(1_100_000)  # more than a topic takes by default, and compression does not help
     sink = (
-        TransactionalSink(place.producer(), source.consumer)
+        TransactionalSink(place.producer(), source.consumer, denied=denied)
         if guarantee == "exactly-once"
         else at_least_once(place, source.consumer, **{"message.max.bytes": ROOMY})
     )
@@ -301,7 +303,7 @@ def test_a_message_that_no_retry_makes_smaller_is_named(place: Rig, source: Sour
 def test_a_message_that_our_own_client_does_not_take_is_named(place: Rig, source: Source) -> None:
     large = outgoing(place.dead, bytes(2000))
     small: dict[str, Any] = {"message.max.bytes": 1000}
-    sink = TransactionalSink(place.producer(**small), source.consumer)
+    sink = TransactionalSink(place.producer(**small), source.consumer, denied=denied)
     with pytest.raises(RetryBatch) as raised:
         sink.publish([large], offsets(place))
     assert list(raised.value.too_large) == [large]
@@ -313,7 +315,9 @@ def test_a_large_dead_letter_fits_the_topic_that_is_made_for_it(place: Rig, sour
     create_topics(admin, [roomy], roomy=[roomy])
     noise = random.Random(1).randbytes(5_000_000)
     try:
-        TransactionalSink(place.producer(), source.consumer).publish([outgoing(roomy, noise)], offsets(place))
+        TransactionalSink(place.producer(), source.consumer, denied=denied).publish(
+            [outgoing(roomy, noise)], offsets(place)
+        )
         assert values(place.servers, roomy) == [noise]
     finally:
         admin.delete_topics([roomy])[roomy].result(30)
@@ -323,7 +327,7 @@ def test_a_large_dead_letter_fits_the_topic_that_is_made_for_it(place: Rig, sour
 def test_more_messages_than_the_producer_holds_at_once_all_arrive(place: Rig, source: Source, guarantee: str) -> None:
     small: dict[str, Any] = {"queue.buffering.max.messages": 3}
     sink = (
-        TransactionalSink(place.producer(**small), source.consumer)
+        TransactionalSink(place.producer(**small), source.consumer, denied=denied)
         if guarantee == "exactly-once"
         else at_least_once(place, source.consumer, **small)
     )

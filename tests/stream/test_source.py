@@ -19,7 +19,7 @@ from stream.sink import RetryBatch
 from stream.source import Source
 from stream.status import Status
 from tests.kafka import committed, produce
-from tests.stream.rig import Logs, Rig
+from tests.stream.rig import Logs, Rig, denied
 
 PATIENCE_S = 60.0
 
@@ -278,12 +278,13 @@ def troubled(*errors: KafkaError) -> Source:
         status=Status(),
         metrics=Metrics(),
         probe=lambda: cast(Consumer, FakeConsumer()),
+        denied=denied,
     )
 
 
 @pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED])
 def test_being_refused_is_an_error_that_says_so(code: int) -> None:
-    with pytest.raises(FlowsentryError, match="the broker refuses: no, not you"):
+    with pytest.raises(FlowsentryError, match="denied: no, not you"):
         troubled(KafkaError(code, "no, not you")).poll()
 
 
