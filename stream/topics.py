@@ -80,19 +80,26 @@ def _admin(properties: Properties, **more: logging.Logger) -> AdminClient:
 
 
 def create_topics(
-    admin: AdminClient, topics: Sequence[str], *, partitions: int = 1, roomy: Collection[str] = ()
+    admin: AdminClient,
+    topics: Sequence[str],
+    *,
+    partitions: int = 1,
+    roomy: Collection[str] = (),
+    compacted: Collection[str] = (),
 ) -> None:
     """Make topics with the broker's default replication; one that exists by now is fine.
 
     `roomy` are those that take larger messages than the broker's default: dead letters are their records and more.
+    `compacted` are those that keep the last message of each key for ever.
 
     Raises:
         FlowsentryError: the broker refuses.
     """
-    wanted = [
-        NewTopic(topic, num_partitions=partitions, config={"max.message.bytes": str(ROOMY)} if topic in roomy else {})
-        for topic in topics
-    ]
+    wanted = []
+    for topic in topics:
+        config = {"max.message.bytes": str(ROOMY)} if topic in roomy else {}
+        config |= {"cleanup.policy": "compact"} if topic in compacted else {}
+        wanted.append(NewTopic(topic, num_partitions=partitions, config=config))
     for topic, future in admin.create_topics(wanted).items():
         try:
             future.result(timeout=30)
