@@ -208,7 +208,8 @@ class _Writer:
                     ) from None
                 if error.code() in _TOO_LARGE:
                     raise _TooLarge from None
-                if error.fatal() or error.code() in _REFUSED or time.monotonic() > deadline_s:
+                given_up = error.fatal() or error.retriable() or error.code() in _REFUSED  # retried long enough
+                if given_up or time.monotonic() > deadline_s:
                     raise FlowsentryError(
                         f"Kafka at {self._servers} does not take the records: {error.str()}. Run it again: what was put "
                         "back is not put back twice"
@@ -216,7 +217,7 @@ class _Writer:
             time.sleep(_RETRY_AFTER_S)
 
     def _transaction(self, chunk: Sequence[_Returned]) -> None:
-        """All or nothing; raises the first refusal, with the transaction aborted."""
+        """All or nothing; raises the first refusal, with the transaction aborted if it can be."""
         refusals: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:
@@ -230,11 +231,15 @@ class _Writer:
                 self._produce(each.topic, each.value, each.key, each.partition, each.headers, delivered)
                 self._produce(self._receipts.topic, receipt, each.letter.id.encode(), -1, [], delivered)
             _end(self._producer.commit_transaction)
-        except BaseException as exception:
-            with suppress(KafkaException):  # the first one says more; a producer that cannot go on says so at its next
-                _end(self._producer.abort_transaction)
-            if isinstance(exception, KafkaException) and refusals:
-                raise KafkaException(refusals[0]) from exception
+        except KafkaException as exception:
+            error: KafkaError = exception.args[0]
+            if error.fatal() or error.retriable():  # nothing can be aborted, or the commit may yet come true
+                raise
+            _end(self._producer.abort_transaction)
+            raise KafkaException(refusals[0] if refusals else error) from exception
+        except KeyboardInterrupt:
+            with suppress(KafkaException):  # Kafka does it by itself after transaction.timeout.ms
+                self._producer.abort_transaction(_TIMEOUT_S)
             raise
 
     def _produce(
@@ -264,3 +269,4 @@ def _end(finish: Callable[[float], None]) -> None:
         except KafkaException as exception:
             if not exception.args[0].retriable() or time.monotonic() > deadline_s:
                 raise
+        time.sleep(_RETRY_AFTER_S)
