@@ -487,6 +487,30 @@ def test_killed_between_chunks_and_run_again_loses_nothing_and_doubles_nothing(
     assert letters.back() == values
 
 
+def test_interrupted_in_a_chunk_it_says_how_far_it_came_and_goes_on_from_there(
+    box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = box()
+    values = [str(number).encode() for number in range(25)]
+    letters.put(*values)
+    end, commits = replaying._end, list[object]()
+
+    def interrupted(finish: Callable[[float], None]) -> None:
+        commits.append(finish)
+        if len(commits) == 2:
+            raise KeyboardInterrupt
+        end(finish)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replaying, "_CHUNK", 10)
+        patched.setattr(replaying, "_end", interrupted)
+        status, out, err = letters.run("replay", "--yes")
+    assert (status, "10  put back\n" in out, "interrupted" in err) == (130, True, True)
+    assert letters.back() == values[:10]
+    letters.replay_to_the_end()
+    assert letters.back() == values
+
+
 def test_a_parallel_replay_ends_the_one_before_and_together_they_double_nothing(
     box: Callable[..., Box], monkeypatch: pytest.MonkeyPatch
 ) -> None:
