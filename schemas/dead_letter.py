@@ -29,6 +29,7 @@ class Reason(StrEnum):
     TOO_DEEP = "too_deep"
     TOO_MANY_FIELDS = "too_many_fields"
     STRING_TOO_LONG = "string_too_long"
+    UNDECODABLE = "undecodable"
     POISON = "poison"
 
 
@@ -64,8 +65,8 @@ class DeadLetter(BaseModel):
     cut: int = Field(
         default=0,
         ge=0,
-        description="Bytes of the record's value where it is too large for the dead letters' topic: it is left out then, "
-        "as are its key and headers, and still stands at its topic, partition and offset. 0 where all of it is here.",
+        description="Bytes of the record, its key, value and headers, where they are too large for the dead letters' topic: "
+        "they are left out then, and still stand at its topic, partition and offset. 0 where all of it is here.",
     )
     schema_version: str = Field(default="1", description="Version of this contract.")
 

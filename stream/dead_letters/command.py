@@ -206,6 +206,8 @@ class _Action:
             raise ParamsError(f"more than one letter: choose {found[0].id}, {found[1].id} or another")
         if not found:
             return _missing(self.selection, set())
+        if found[0].told.reason is Reason.UNDECODABLE:
+            raise FlowsentryError(f"{found[0].id} {Outcome.UNDECODABLE}: {found[0].told.detail}")
         record = original(found[0], self.reader)
         if record is None:
             raise FlowsentryError(f"{found[0].id} {Outcome.GONE}: {found[0].source}")

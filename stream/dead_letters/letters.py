@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import ParamsError
+from stream.batch import FlowRecord
 from stream.dead_letters.reading import Advance, Reader, Span
-from stream.source import FlowRecord
 from stream.times import to_us
 
 __all__ = ["DeadLetters", "Letter", "Selection", "original", "parse_moment", "parse_place"]
@@ -115,8 +115,8 @@ def original(letter: Letter, sources: Reader) -> FlowRecord | None:
             headers=told.own_headers(letter.message.headers),
         )
     found = sources.record_at(told.topic, told.partition, told.offset)
-    # Another length: the topic was deleted and made again.
-    return found if found is not None and len(found.value or b"") == told.cut else None
+    # Another size: the topic was deleted and made again.
+    return found if found is not None and found.size == told.cut else None
 
 
 def parse_place(text: str) -> tuple[str, int, int]:

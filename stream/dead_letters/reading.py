@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import FlowsentryError
 from schemas.params import Params
-from stream.clients import admin_properties
-from stream.source import FlowRecord, headers_of
+from stream.batch import FlowRecord, record_of
+from stream.clients import probe_properties
 from stream.topics import TIMEOUT_S, error_text, partitions_of
 
 __all__ = ["Advance", "Reader", "Span"]
@@ -48,17 +48,8 @@ class Reader:
 
     def __init__(self, params: Params) -> None:
         self.servers = params.stream.bootstrap_servers
-        self.group = f"{params.stream.group}-dead-letters"  # only a name, for access rules
-        properties = {
-            "fetch.queue.backoff.ms": 2,
-            "queued.max.messages.kbytes": 16_384,
-            **admin_properties(params),
-            "group.id": self.group,
-            "isolation.level": "read_committed",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",  # where retention or a purge has overtaken us
-        }
+        self.group = params.stream.group  # only a name, for access rules
+        properties = {**probe_properties(params), "isolation.level": "read_committed", "enable.auto.commit": False}
         try:
             self._consumer = Consumer(properties)
         except KafkaException as error:
@@ -121,7 +112,7 @@ class Reader:
             offset, end = message.offset() or 0, ends[place]
             after = min(offset + 1, end) if error is None else end
             if error is None and offset < end:
-                yield _record(message)
+                yield record_of(message)
             advance(after - reached[place])
             reached[place] = after
             if after == end:
@@ -142,16 +133,3 @@ class Reader:
 
 def _topics(spans: Sequence[Span]) -> str:
     return ", ".join(sorted({span.topic for span in spans}))
-
-
-def _record(message: Message) -> FlowRecord:
-    _, timestamp_ms = message.timestamp()
-    return FlowRecord(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        key=message.key(),
-        value=message.value(),
-        headers=headers_of(message),
-        timestamp_ms=timestamp_ms,
-    )

@@ -10,7 +10,7 @@ from functools import cache
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from schemas.dead_letter import HOPS_HEADER
+from schemas.dead_letter import HOPS_HEADER, Reason
 from schemas.errors import FlowsentryError, ParamsError
 from schemas.params import Params
 from stream.clients import producer_properties
@@ -41,6 +41,7 @@ class Outcome(StrEnum):
     AT_HOP_LIMIT = "put back as often as --max-hops lets it"
     GONE = "too large to be kept here, and gone from the topic that it came from"
     TOO_LARGE = "too large for the topic"
+    UNDECODABLE = "never read, and so not kept here"
     NO_TOPIC = "the topic does not exist"
     LOOP = "of the dead letters' own topic"
 
@@ -144,6 +145,8 @@ class Replay:
         partitions = self._partitions(topic)
         if not partitions:
             return Outcome.NO_TOPIC
+        if told.reason is Reason.UNDECODABLE:
+            return Outcome.UNDECODABLE
         record = original(letter, self._sources)
         if record is None:
             return Outcome.GONE

@@ -25,13 +25,13 @@ from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import FlowsentryError, ParamsError
 from schemas.params import Params, StreamParams
 from stream.__main__ import main, parser
+from stream.batch import headers_of
 from stream.dead_letters import replaying, showing
 from stream.dead_letters.command import EXAMPLES
 from stream.dead_letters.command import _progress as progress
 from stream.dead_letters.letters import DeadLetters, Selection, parse_moment
 from stream.dead_letters.reading import Reader, Span
 from stream.dead_letters.replaying import Outcome, Replay
-from stream.source import headers_of
 from tests.kafka import committed, end_offsets, produce, read_all, running_service
 from tests.stream.rig import alerts_on, attack
 
@@ -549,19 +549,29 @@ def test_a_letter_that_was_cut_is_fetched_from_where_it_came(box: Callable[..., 
     letters = box()
     value = b"x" * 5000
     produce(letters.servers, letters.flows, [b"other", value], headers={"own": b"1"}, key=b"\xff")
-    letters.put(None, cut=5000, reason="too_long", offset=1)
-    letters.put(None, cut=5000, reason="too_long", offset=2)  # nothing stands there
+    letters.put(None, cut=5005, reason="too_long", offset=1)  # with the key and the header
+    letters.put(None, cut=5005, reason="too_long", offset=2)  # nothing stands there
     letters.put(None, cut=4999, reason="too_long", offset=1)  # something else does: the topic was made again
     assert letters.run("show", f"{letters.dead}-0-0", "--raw", "--output", tmp_path / "record")[0] == 0
     assert (tmp_path / "record").read_bytes() == value
     status, _, err = letters.run("show", f"{letters.flows}-0-2", "--raw")
     assert status == 2 and "gone from the topic" in err
-    assert "5000 bytes, too large to be kept here" in letters.run("show")[1]
+    assert "5005 bytes, too large to be kept here" in letters.run("show")[1]
     status, out, err = letters.run("replay", "--yes")
     assert status == 1 and "1  put back\n" in out and "2  left: too large to be kept here, and gone" in out
     *_, last = read_all(letters.servers, letters.flows)
     assert (last.offset(), last.value(), last.key()) == (2, value, b"\xff")
     assert headers_of(last) == (("own", b"1"), ("flowsentry-hops", b"1"))
+
+
+def test_a_record_that_could_not_be_read_is_not_put_back_empty(box: Callable[..., Box]) -> None:
+    letters = box()
+    letters.put(None, reason="undecodable")
+    status, out, _ = letters.run("replay", "--yes")
+    assert status == 1 and "1  left: never read" in out
+    status, _, err = letters.run("show", f"{letters.dead}-0-0", "--raw")
+    assert status == 2 and "never read" in err
+    assert letters.back() == []
 
 
 def test_receipts_are_not_taken_for_those_of_a_topic_made_again(box: Callable[..., Box]) -> None:
