@@ -14,6 +14,7 @@ from schemas.datasets import SCHEMAS, schema_named
 from schemas.errors import ParamsError
 from schemas.params import NULL, Params, load_params
 from stream.broker import kafka_command, run_foreground
+from stream.dead_letters import command as dead_letters
 from stream.demo import SAMPLE, DemoResult, run_demo
 from stream.logs import configure_logging
 from stream.replay import replay, shown_progress
@@ -27,6 +28,7 @@ _EXAMPLES = """examples:
   python -m stream run    --bundle bundles/cicids2017-improved --create-topics
   python -m stream replay flows.csv.gz --topic flows --rate 500 --create-topics
   python -m stream alerts --from-beginning --min-severity high
+  python -m stream dead-letters list --by hour
   python -m stream demo
 """
 
@@ -48,14 +50,8 @@ def parser() -> argparse.ArgumentParser:
         add_common(command)
         return command
 
-    def add_servers(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--bootstrap-servers", metavar="H:P",
-            help="Kafka brokers (default: KAFKA_BOOTSTRAP_SERVERS, else params.yaml, else 127.0.0.1:9092)",
-        )  # fmt: skip
-
     run = add("run", "detect: consume flow records, publish alerts; exactly once")
-    add_servers(run)
+    _add_servers(run)
     run.add_argument("--bundle", type=Path, metavar="DIR", help="detector bundle")
     run.add_argument("--require-signature", action="store_true", default=None,
                      help="refuse a bundle that none of --trusted-keys has signed")  # fmt: skip
@@ -79,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="log warnings and errors only")
 
     again = add("replay", "produce the rows of CSV files as a stream of flow records")
-    add_servers(again)
+    _add_servers(again)
     again.add_argument("files", nargs="+", type=Path, metavar="FILE", help="CSV of any supported data set, .gz or not")
     again.add_argument("--topic", default="flows", help="default: flows")
     again.add_argument("--dataset", choices=SCHEMAS, help="default: told from each file's columns")
@@ -91,13 +87,20 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--create-topics", action="store_true", help="make the topic if it does not exist")
 
     alerts = add("alerts", "subscribe to the alerts and print them")
-    add_servers(alerts)
+    _add_servers(alerts)
     alerts.add_argument("--topic", default=None, help="default: alerts")
     alerts.add_argument("--from-beginning", action="store_true", help="all alerts, not only new ones")
     alerts.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     alerts.add_argument("--min-severity", type=Severity, choices=list(Severity), metavar="S",
                         help=f"one of {', '.join(Severity)}")  # fmt: skip
     alerts.add_argument("--limit", type=int, metavar="N", help="stop after N alerts")
+
+    text = "records that could not be used: count, look at, put back, delete"
+    letters = commands.add_parser(
+        "dead-letters", help=text, description=text, epilog=dead_letters.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    dead_letters.add_commands(letters, _add_servers)
 
     broker = add("broker", "a real Apache Kafka in the foreground, for trying things out; needs no Java")
     broker.add_argument("--port", type=int, default=9092, help="default: 9092; listens on 127.0.0.1 alone")
@@ -114,6 +117,13 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--rate", type=float, default=100.0, metavar="FLOWS_PER_S", help="default: 100")
     demo.add_argument("--limit", type=int, metavar="N", help="stop after N flows")
     return top
+
+
+def _add_servers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--bootstrap-servers", metavar="H:P",
+        help="Kafka brokers (default: KAFKA_BOOTSTRAP_SERVERS, else params.yaml, else 127.0.0.1:9092)",
+    )  # fmt: skip
 
 
 def _params(arguments: argparse.Namespace) -> Params:
@@ -215,6 +225,8 @@ def _run(arguments: argparse.Namespace) -> int:
     params = _params(arguments)
     if arguments.command == "run":
         return run_workers(params, quiet=arguments.quiet)
+    if arguments.command == "dead-letters":
+        return dead_letters.run(arguments, params)
     return _replay(arguments, params) if arguments.command == "replay" else _alerts(arguments, params)
 
 

@@ -87,7 +87,13 @@ def record_of(message: Message) -> FlowRecord:
 
 
 def headers_of(message: Message) -> tuple[tuple[str, bytes | None], ...]:
-    """A message's headers as they stand on the topic: in order, repeated names and all."""
-    given = message.headers() or ()
+    """A message's headers as they stand on the topic: in order, repeated names and all.
+
+    None of them where the name of one is not UTF-8: the client library cannot read these.
+    """
+    try:
+        given = message.headers() or ()
+    except (SystemError, UnicodeDecodeError):
+        return ()
     pairs = given.items() if isinstance(given, dict) else given
     return tuple((name, value.encode() if isinstance(value, str) else value) for name, value in pairs)

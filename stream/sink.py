@@ -182,7 +182,8 @@ class TransactionalSink:
                 return finish(_TIMEOUT_S)
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
-                if not error.retriable() or _is_over(deadline):
+                # A step that contradicts one under way is no more possible later.
+                if not error.retriable() or error.code() == KafkaError._CONFLICT or _is_over(deadline):
                     raise
                 log.warning(f"{what} is retried", error=error.str())
 

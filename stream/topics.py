@@ -1,7 +1,7 @@
 """Topics: are they there, how many partitions, made or waited for."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -16,8 +16,12 @@ from stream.access import AccessDenied, Right, check_access, is_denial
 from stream.connection import Connection, Properties, error_text
 
 __all__ = [
+    "COMPACTED",
+    "LARGE_MESSAGES",
+    "PLAIN",
     "ROOMY",
     "TIMEOUT_S",
+    "UNPACKED",
     "Cluster",
     "create_topics",
     "ensure_topic",
@@ -30,6 +34,17 @@ log = structlog.get_logger()
 
 TIMEOUT_S = 10.0
 ROOMY = 8 << 20
+
+Config = Mapping[str, str]
+"""A topic's own configuration, where it is not the broker's."""
+PLAIN: Config = {}
+# The broker unpacks what producers packed: a message cannot become larger at the service than the topic lets through.
+UNPACKED: Config = {"compression.type": "uncompressed"}
+# A dead letter is its record with more headers: it may be larger than what the input topic lets through.
+LARGE_MESSAGES: Config = {"max.message.bytes": str(ROOMY)}
+# The last message of each key stays for ever.
+COMPACTED: Config = {"cleanup.policy": "compact"}
+
 _REMIND_EVERY_S = 10.0
 _LOOK_EVERY_S = 0.5
 _LOOK_S = 2.0
@@ -97,9 +112,9 @@ class Cluster:
                 self._connection.answered()
                 return [topic for topic in topics if not _partitions(cluster, topic)]
 
-    def create(self, topics: Sequence[str], roomy: Collection[str] = ()) -> None:
+    def create(self, topics: Mapping[str, Config]) -> None:
         """`create_topics`, which tells the rights that are missing."""
-        refused = _make(self._admin, topics, 1, roomy)
+        refused = _make(self._admin, topics, 1)
         if denied := [topic for topic, error in refused.items() if is_denial(error)]:
             raise AccessDenied(self._properties, [Right("topic", topic, AclOperation.CREATE) for topic in denied])
         for topic, error in refused.items():
@@ -107,7 +122,13 @@ class Cluster:
 
 
 def ensure_topic(
-    bootstrap_servers: str, topic: str, *, kafka: Properties, create: bool, operation: AclOperation = AclOperation.WRITE
+    bootstrap_servers: str,
+    topic: str,
+    *,
+    kafka: Properties,
+    create: bool,
+    config: Config = PLAIN,
+    operation: AclOperation = AclOperation.WRITE,
 ) -> None:
     """Check that a topic exists and allows `operation`, or make it with one partition if `create`.
 
@@ -122,29 +143,22 @@ def ensure_topic(
         raise FlowsentryError(
             f"topic {topic!r} does not exist at {bootstrap_servers}: make it first, or give --create-topics"
         )
-    cluster.create([topic])
+    cluster.create({topic: config})
 
 
-def create_topics(
-    admin: AdminClient, topics: Sequence[str], *, partitions: int = 1, roomy: Collection[str] = ()
-) -> None:
+def create_topics(admin: AdminClient, topics: Mapping[str, Config], *, partitions: int = 1) -> None:
     """Make topics with the broker's default replication; one that exists by now is fine.
-
-    `roomy` are those that take larger messages than the broker's default: dead letters are their records and more.
 
     Raises:
         FlowsentryError: the broker refuses.
     """
-    for topic, error in _make(admin, topics, partitions, roomy).items():
+    for topic, error in _make(admin, topics, partitions).items():
         raise _not_made(topic, error)
 
 
-def _make(admin: AdminClient, topics: Sequence[str], partitions: int, roomy: Collection[str]) -> dict[str, KafkaError]:
+def _make(admin: AdminClient, topics: Mapping[str, Config], partitions: int) -> dict[str, KafkaError]:
     """Make topics; those that could not be made, with why."""
-    wanted = [
-        NewTopic(topic, num_partitions=partitions, config={"max.message.bytes": str(ROOMY)} if topic in roomy else {})
-        for topic in topics
-    ]
+    wanted = [NewTopic(topic, num_partitions=partitions, config=dict(config)) for topic, config in topics.items()]
     refused: dict[str, KafkaError] = {}
     for topic, future in admin.create_topics(wanted).items():
         try:
@@ -162,14 +176,13 @@ def _not_made(topic: str, error: KafkaError) -> FlowsentryError:
 
 def wait_for_topics(
     properties: Properties,
-    topics: Sequence[str],
+    topics: Mapping[str, Config],
     *,
     create: bool,
-    roomy: Collection[str] = (),
     rights: Sequence[Right] = (),
     stopping: Callable[[], bool],
 ) -> bool:
-    """Return True once all topics exist, False if stopped before; makes them if `create`.
+    """Return True once all topics exist, False if stopped before; makes them, configured so, if `create`.
 
     A broker that does not answer or does not let us in, and a topic that does not exist, are waited for, with a message
     at once and every 10 s: brokers come back, and certificates are renewed.
@@ -182,7 +195,7 @@ def wait_for_topics(
     while not stopping():
         problem = ""
         try:
-            missing = cluster.missing(topics, rights, _LOOK_S)
+            missing = cluster.missing(list(topics), rights, _LOOK_S)
         except AccessDenied:
             raise
         except FlowsentryError as error:
@@ -191,7 +204,7 @@ def wait_for_topics(
             if not missing:
                 return True
             if create:
-                cluster.create(missing, roomy)
+                cluster.create({topic: topics[topic] for topic in missing})
             else:
                 problem = f"no topic {', '.join(missing)} yet: make it, or start with --create-topics"
         if problem and (problem != told or time.monotonic() - told_at > _REMIND_EVERY_S):

@@ -28,7 +28,7 @@ from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
 from stream.source import Source, brokers_are_up
 from stream.status import BROKER_SEEN_WITHIN_S, Status
-from stream.topics import wait_for_topics
+from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics
 
 __all__ = ["serve"]
 
@@ -82,9 +82,8 @@ def serve(
 
     ready = wait_for_topics(
         admin,
-        (stream.input, stream.alerts, stream.dead_letters),
+        {stream.input: UNPACKED, stream.alerts: PLAIN, stream.dead_letters: LARGE_MESSAGES},
         create=stream.create_topics,
-        roomy=[stream.dead_letters],
         rights=rights if is_secured(admin) else (),
         stopping=stopping,
     )

@@ -27,7 +27,7 @@ from schemas.params import Params, StreamParams
 from stream.__main__ import main
 from stream.access import AccessDenied, Right, access_denied, is_denial, missing_rights, service_rights
 from stream.clients import admin_properties
-from stream.topics import ensure_topic, wait_for_topics
+from stream.topics import PLAIN, ensure_topic, wait_for_topics
 from tests.kafka import read_all
 from tests.stream.rig import PATIENCE_S, Command, Logs, command, flow
 from tests.stream.secure import DOCUMENTED, PASSWORDS, Grant, Names, SecureKafka, secure_kafka
@@ -148,10 +148,7 @@ def ended(
     return run
 
 
-OTHERS = [grant for grant in DOCUMENTED if grant[0] != "detector"]
-
-
-@pytest.mark.parametrize("grant", OTHERS, ids=["-".join(grant[:4]) for grant in OTHERS])
+@pytest.mark.parametrize("grant", DOCUMENTED, ids=["-".join(grant[:4]) for grant in DOCUMENTED])
 def test_each_right_that_is_missing_is_named(
     kafka: SecureKafka,
     names: Names,
@@ -190,7 +187,11 @@ def test_all_missing_rights_are_named_at_once(kafka: SecureKafka, names: Names) 
     params = service_params(kafka.servers("SCRAM"), names, kafka.scram("detector"))
     with pytest.raises(AccessDenied) as caught:
         wait_for_topics(
-            admin_properties(params), ["flows"], create=True, rights=service_rights(params), stopping=lambda: False
+            admin_properties(params),
+            {"flows": PLAIN},
+            create=True,
+            rights=service_rights(params),
+            stopping=lambda: False,
         )
     assert caught.value.missing == tuple(service_rights(params))
     assert str(caught.value).count("kafka-acls --bootstrap-server") == 4
@@ -361,7 +362,7 @@ def test_what_keeps_a_client_out_is_named(kafka: SecureKafka, logs: Logs, what: 
     listener, change, told = WRONG[what]
     servers = kafka.servers(listener) if listener else kafka.local.bootstrap_servers
     properties = {"bootstrap.servers": servers, **change(kafka)}
-    assert not wait_for_topics(properties, ["flows"], create=False, stopping=lambda: bool(logs.of("waiting")))
+    assert not wait_for_topics(properties, {"flows": PLAIN}, create=False, stopping=lambda: bool(logs.of("waiting")))
     [line] = logs.of("waiting")
     assert re.search(rf"no answer from Kafka at {servers}: .*{told}", line["why"]), line["why"]
     assert not told_secrets(logs.text)
@@ -439,7 +440,9 @@ def test_a_token_that_is_not_had_or_not_taken_is_told_with_the_reason(
 ) -> None:
     with token_endpoint(lifetime_s, status) as (url, _):
         properties = {"bootstrap.servers": kafka.servers("OAUTH"), **as_oidc(kafka, url)}
-        assert not wait_for_topics(properties, ["flows"], create=False, stopping=lambda: bool(logs.of("waiting")))
+        assert not wait_for_topics(
+            properties, {"flows": PLAIN}, create=False, stopping=lambda: bool(logs.of("waiting"))
+        )
     [line] = logs.of("waiting")
     assert told in line["why"]
     assert not told_secrets(logs.text)

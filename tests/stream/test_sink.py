@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from schemas.errors import FencedError
 from stream.sink import AtLeastOnceSink, Outgoing, RetryBatch, Stopped, TransactionalSink
 from stream.source import Source
-from stream.topics import ROOMY, create_topics
+from stream.topics import LARGE_MESSAGES, ROOMY, create_topics
 from tests.kafka import committed, end_offsets, produce, read_all
 from tests.stream.rig import Logs, Rig, denied
 
@@ -312,7 +312,7 @@ def test_a_message_that_our_own_client_does_not_take_is_named(place: Rig, source
 def test_a_large_dead_letter_fits_the_topic_that_is_made_for_it(place: Rig, source: Source) -> None:
     roomy = f"{place.dead}-roomy"
     admin = AdminClient({"bootstrap.servers": place.servers})
-    create_topics(admin, [roomy], roomy=[roomy])
+    create_topics(admin, {roomy: LARGE_MESSAGES})
     noise = random.Random(1).randbytes(5_000_000)
     try:
         TransactionalSink(place.producer(), source.consumer, denied=denied).publish(

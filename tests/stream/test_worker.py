@@ -18,7 +18,7 @@ from stream.__main__ import main
 from stream.broker import LocalBroker
 from stream.metrics import STAGES, Metrics
 from stream.status import Status
-from stream.topics import create_topics
+from stream.topics import PLAIN, create_topics
 from stream.worker import _serve_http
 from tests.kafka import produce, wait_until_consumed
 from tests.stream.rig import PATIENCE_S, Command, alerts_on, attack, benign, command, options, workers_of
@@ -45,7 +45,10 @@ def test_missing_topics_are_waited_for_and_used_once_they_are_made(
         why = running.logged("waiting")["why"]
         assert why == f"no topic {flows}.alerts, {flows}.dead yet: make it, or start with --create-topics"
         assert "running" not in [line["event"] for line in running.logs]
-        create_topics(AdminClient({"bootstrap.servers": bootstrap_servers}), [f"{flows}.alerts", f"{flows}.dead"])
+        create_topics(
+            AdminClient({"bootstrap.servers": bootstrap_servers}),
+            dict.fromkeys((f"{flows}.alerts", f"{flows}.dead"), PLAIN),
+        )
         produce(bootstrap_servers, flows, [attack()])
         wait_until_consumed(bootstrap_servers, flows, flows)
         assert running.stop(signal.SIGTERM) == 0
