@@ -5,21 +5,23 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from schemas.alert import Severity
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS, schema_named
 from schemas.errors import ParamsError
 from schemas.params import NULL, Params, load_params
-from stream.broker import kafka_command, run_foreground
 from stream.dead_letters import command as dead_letters
-from stream.demo import SAMPLE, DemoResult, run_demo
 from stream.logs import configure_logging
-from stream.replay import replay, shown_progress
-from stream.subscribe import run_subscriber
 from stream.supervisor import run_workers, stop_on_signals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stream.demo import DemoResult
+
+# What one command alone needs is imported there: each worker of `run` is a process that imports this module anew.
 
 __all__ = ["main", "parser"]
 
@@ -144,6 +146,8 @@ def _params(arguments: argparse.Namespace) -> Params:
 
 
 def _replay(arguments: argparse.Namespace, params: Params) -> int:
+    from stream.replay import replay, shown_progress
+
     stop = stop_on_signals()
     with shown_progress(arguments.limit) as progress:
         summary = replay(
@@ -165,6 +169,8 @@ def _replay(arguments: argparse.Namespace, params: Params) -> int:
 
 
 def _alerts(arguments: argparse.Namespace, params: Params) -> int:
+    from stream.subscribe import run_subscriber
+
     return run_subscriber(
         params.stream.bootstrap_servers,
         arguments.topic or params.stream.alerts,
@@ -178,6 +184,10 @@ def _alerts(arguments: argparse.Namespace, params: Params) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from stream.demo import SAMPLE, run_demo
+
     dataset = arguments.dataset or "cicids2017-improved"
     files = arguments.input
     if files is None:
@@ -191,7 +201,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0 if result.flows and result.alerted else 1
 
 
-def _summarize(result: DemoResult, bundle: Path, files: Sequence[Path], console: Console) -> None:
+def _summarize(result: "DemoResult", bundle: Path, files: Sequence[Path], console: "Console") -> None:
     p50, p99 = result.picture.latency_ms
     attacks = sum(result.truth.values())
     families = ", ".join(
@@ -216,6 +226,8 @@ def _summarize(result: DemoResult, bundle: Path, files: Sequence[Path], console:
 def _run(arguments: argparse.Namespace) -> int:
     configure_logging(quiet=arguments.command == "demo" or getattr(arguments, "quiet", False))
     if arguments.command == "broker":
+        from stream.broker import kafka_command, run_foreground
+
         if arguments.fetch:
             kafka_command()
             return 0
