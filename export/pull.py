@@ -1,7 +1,7 @@
 """`pull`: bring a bundle from a model registry, or from a directory, to the place that a service watches.
 
-    bundles/live → live.versions/20260102T030405-6f2ccc88717d      a symbolic link, switched in one step
-    bundles/live.versions/                                         this one and the last few before it
+    bundles/live → live.versions/20260102T030405.123456-6f2ccc88717d      a symbolic link, switched in one step
+    bundles/live.versions/                                                this one and the last few before it
 
 A bundle is fetched into a fresh directory and checked whole; whatever goes wrong, the link stays as it was.
 """
@@ -40,7 +40,7 @@ __all__ = [
 KEPT_VERSIONS = 3
 _LONGEST_PAUSE_S = 300.0
 _BUNDLE_FOLDERS = ("", "bundle/")  # where among a model version's artifacts
-_VERSION_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}")
+_VERSION_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{12}")
 
 
 class SourceError(FlowsentryError):
@@ -177,7 +177,7 @@ def pull(source: Source, place: Path, trust: Trust, *, kept_versions: int = KEPT
             check_reference(bundle, open_detector(bundle, threads=1))
             if bundle.files == _files_at(place, trust):
                 return Pulled(bundle.manifest, switched=False)
-            target = versions / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{bundle.manifest.hash[:12]}"
+            target = versions / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{bundle.manifest.hash[:12]}"
             incoming.chmod(0o755)
             _write_through(incoming)
             incoming.rename(target)

@@ -114,6 +114,31 @@ def test_a_reference_without_its_arrays_is_refused_by_its_name(bundle: Path) -> 
         assert refusal(signed(bundle)).startswith(f"{bundle / REFERENCE}: not the arrays of a reference: ")
 
 
+def test_a_reference_of_other_shapes_or_types_is_refused(bundle: Path) -> None:
+    rows = np.zeros((3, 39), dtype=np.float32)
+    for wrong in (
+        {"numeric": rows[:, :5]}, {"numeric": rows}, {"attack": np.array(["x"] * 100)}, {"categories": rows[:, :3]},
+        {"attack": np.zeros(0, dtype=np.float32), "numeric": rows[:0], "categories": np.zeros((0, 3), dtype=np.int64)},
+    ):  # fmt: skip
+        with np.load(bundle / REFERENCE) as reference:
+            kept = {name: reference[name] for name in reference.files}
+        change_reference(bundle, **wrong)
+        assert refusal(bundle).startswith(f"{bundle / REFERENCE}: not the arrays of a reference: expected shapes [(")
+        change_reference(bundle, **kept)
+    assert len(list(verify(bundle))) == 11
+
+
+def test_a_reference_that_would_fill_the_memory_is_refused_before_it_does(bundle: Path) -> None:
+    change_reference(bundle, more=np.zeros(70 << 20, dtype=np.uint8))
+    assert (bundle / REFERENCE).stat().st_size < 1 << 20
+    assert "more than 67108864 bytes when unpacked" in refusal(bundle)
+
+
+@pytest.mark.parametrize("metrics", [5, {"test": {}}, {"test": 7}, {"test": {"rows": 1, "attacks": 1, "auc": "x"}}])
+def test_metrics_that_are_none_are_refused(bundle: Path, metrics: object) -> None:
+    assert refusal(signed(bundle, metrics=metrics)).startswith(f"{bundle / 'bundle.json'}: metrics: field ")
+
+
 def test_pickled_objects_in_a_reference_are_never_loaded(bundle: Path) -> None:
     np.savez_compressed(bundle / REFERENCE, numeric=np.array([{}], dtype=object), categories=[0], attack=[0])
     assert "allow_pickle" in refusal(signed(bundle))

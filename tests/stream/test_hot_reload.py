@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from export.bundle import MODEL, read_bundle
 from tests.bundles import make_bundle
-from tests.kafka import produce, read_all, wait_until_consumed
+from tests.kafka import committed, produce, read_all, wait_until_consumed
 from tests.stream.rig import Command, alerts_on, attack, benign, command
 
 DATASET = "unsw-nb15"
@@ -102,8 +103,12 @@ def test_a_link_is_switched_under_load_and_every_flow_is_judged_once_by_one_of_t
     flows, (old, new), live = topic("flows", 4), old_and_new, tmp_path / "live"
     live.symlink_to(old)
     with service(bootstrap_servers, live, flows, "--workers", str(workers)) as running:
+        # A partition that goes to a worker which has not switched yet would be judged by the old one again.
+        running.until(
+            lambda: members(bootstrap_servers, flows) == [4 // workers] * workers, "partitions of each worker"
+        )
         with load_on(bootstrap_servers, flows):
-            running.until(lambda: len(alerts_on(bootstrap_servers, f"{flows}.alerts")) > CHUNK, "alerts of the old one")
+            running.until(lambda: done(bootstrap_servers, flows) > CHUNK, "flows that the old one judged")
             (tmp_path / "next").symlink_to(new)
             (tmp_path / "next").replace(live)
             running.until(lambda: takeovers(running) == workers, "the new bundle in every worker")
@@ -117,6 +122,18 @@ def test_a_link_is_switched_under_load_and_every_flow_is_judged_once_by_one_of_t
     assert read_all(bootstrap_servers, f"{flows}.dead") == []
 
 
+def done(servers: str, flows: str) -> int:
+    """Records that the service has committed so far."""
+    return sum(max(0, offset) for offset in committed(servers, flows, flows).values())
+
+
+def members(servers: str, group: str) -> list[int]:
+    """How many partitions each member of a consumer group has."""
+    admin = AdminClient({"bootstrap.servers": servers})
+    described = admin.describe_consumer_groups([group])[group].result(10)
+    return [len(member.assignment.topic_partitions) for member in described.members]
+
+
 def takeovers(running: Command) -> int:
     return sum(line["event"] == "bundle takes over" for line in running.logs)
 
@@ -128,7 +145,7 @@ def test_a_directory_is_swapped_under_load(
     live = Path(shutil.copytree(old, tmp_path / "live"))
     with service(bootstrap_servers, live, flows) as running:
         with load_on(bootstrap_servers, flows):
-            running.until(lambda: len(alerts_on(bootstrap_servers, f"{flows}.alerts")) > CHUNK, "alerts of the old one")
+            running.until(lambda: done(bootstrap_servers, flows) > CHUNK, "flows that the old one judged")
             live.rename(tmp_path / "aside")
             shutil.copytree(new, tmp_path / "incoming").rename(live)
             running.until(lambda: takeovers(running) == 1, "the new bundle")
@@ -148,6 +165,7 @@ def test_a_bad_bundle_is_refused_and_counted_under_load_and_a_good_one_after_it_
     live.symlink_to(old)
     with service(bootstrap_servers, live, flows) as running:
         with load_on(bootstrap_servers, flows):
+            running.until(lambda: done(bootstrap_servers, flows) > CHUNK, "flows that the old one judged")
             for number, (target, why) in enumerate([(damaged, "sha256 is"), (other, "is of data set cicids2017")]):
                 (tmp_path / "next").symlink_to(target)
                 (tmp_path / "next").replace(live)
