@@ -17,14 +17,15 @@ from export.cells import FLOAT32_MAX, category_name, is_missing
 from export.coverage import check_coverage
 from schemas.dead_letter import Reject
 from schemas.flow import FlowSchema, Kind
-from stream.record import LONGEST_KEY, Record, RecordError, RecordReader, read_metadata
+from stream.record import LONGEST_KEY, Limits, Record, RecordError, RecordReader, read_metadata
 
-__all__ = ["Decoded", "Decoder", "decode_slow", "read_metadata"]
+__all__ = ["Decoded", "Decoder", "Limits", "decode_slow", "read_metadata"]
 
 MAX_DIALECTS = 8
 MAX_IGNORED_KEYS = 40  # of one dialect
 MAX_CATEGORIES = 1024
 LONGEST_CATEGORY = 64
+_FIELD_BYTES = 5  # of the shortest member and its comma
 FEW = 8  # one by one, so many records take no longer than a table
 RETRIES = 4  # of reading the rest of a batch as a table, after something was learnt
 SPLITS = 32  # of tables that cannot be read, in one batch; with more bad records it costs more than it saves
@@ -48,17 +49,18 @@ class Decoded:
 class Decoder:
     """Decodes batches of one schema. It remembers dialects and categories, both bounded, and for speed alone."""
 
-    def __init__(self, schema: FlowSchema, *, min_feature_coverage: float) -> None:
+    def __init__(self, schema: FlowSchema, *, min_feature_coverage: float, limits: Limits | None = None) -> None:
         self._schema = schema
         self._min_feature_coverage = min_feature_coverage
-        self._reader = RecordReader(schema)
+        self._limits = limits or Limits()
+        self._reader = RecordReader(schema, self._limits)
         self._dialects: list[_Dialect] = []  # most used first
         self._categories = _Categories()
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """N message values, each to be a JSON object, → the feature columns of those that can be scored."""
         batch = _Batch(self._schema, values)
-        pending = _plain_rows(values)
+        pending = _plain_rows(values, self._limits)
         slow = set(range(len(values))).difference(pending)
         self._dialects.sort(key=lambda dialect: -dialect.hits)
         for dialect in self._dialects:
@@ -122,9 +124,11 @@ class Decoder:
         return columns
 
 
-def decode_slow(values: Sequence[bytes | None], schema: FlowSchema, *, min_feature_coverage: float) -> Decoded:
+def decode_slow(
+    values: Sequence[bytes | None], schema: FlowSchema, *, min_feature_coverage: float, limits: Limits | None = None
+) -> Decoded:
     """The same as `Decoder.decode`, record by record: what tests hold the fast way against."""
-    batch, reader = _Batch(schema, values), RecordReader(schema)
+    batch, reader = _Batch(schema, values), RecordReader(schema, limits or Limits())
     for row in range(len(values)):
         batch.read_one(reader, row)
     return batch.finish(min_feature_coverage)
@@ -254,16 +258,35 @@ class _Table:
         return np.equal(surplus, 0)
 
 
-def _plain_rows(values: Sequence[bytes | None]) -> list[int]:
-    """Which records may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes."""
+def _plain_rows(values: Sequence[bytes | None], limits: Limits) -> list[int]:
+    """Which records may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes, and
+    within the limits for sure."""
     plain = {
         row: value
         for row, value in enumerate(values)
-        if value is not None and value.rfind(b"{") == 0 and value.endswith(b"}")
+        if value is not None
+        and len(value) <= limits.max_message_bytes
+        and value.rfind(b"{") == 0
+        and value.endswith(b"}")
     }
     together = b"".join(plain.values())
     odd = [sign for sign in (b"\n", b"[", b"\\") if sign in together]
-    return [row for row, value in plain.items() if not any(sign in value for sign in odd)] if odd else list(plain)
+    rows = [row for row, value in plain.items() if not any(sign in value for sign in odd)] if odd else list(plain)
+    longest = max(map(len, plain.values()), default=0)
+    if longest > _FIELD_BYTES * limits.max_fields:
+        rows = [row for row in rows if plain[row].count(b",") < limits.max_fields]
+    if longest > limits.max_string_chars:
+        rows = _without_long_strings(plain, rows, limits.max_string_chars)
+    return rows
+
+
+def _without_long_strings(values: Mapping[int, bytes], rows: list[int], max_chars: int) -> list[int]:
+    """Those `rows` in which no two quotes stand so far apart that more than `max_chars` can be between them."""
+    ends = np.cumsum([len(values[row]) for row in rows], dtype=np.int64)
+    quotes = np.flatnonzero(np.frombuffer(b"".join([values[row] for row in rows]), dtype=np.uint8) == ord('"'))
+    after_long = quotes[1:][np.diff(quotes) > max_chars + 1]
+    doubtful = set(np.searchsorted(ends, after_long, side="right").tolist())
+    return [row for index, row in enumerate(rows) if index not in doubtful]
 
 
 def _is_whole_but_for_nulls(records: list[bytes], dialect: _Dialect, among: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, NoReturn
@@ -16,17 +17,34 @@ from export.cells import FLOAT32_MAX, category_name, is_missing
 from schemas.dead_letter import Reason, Reject
 from schemas.flow import Feature, FlowSchema, Kind, Metadata, key_of
 
-__all__ = ["LONGEST_KEY", "Record", "RecordError", "RecordReader", "read_metadata"]
+__all__ = ["LONGEST_KEY", "Limits", "Record", "RecordError", "RecordReader", "read_metadata"]
 
 LONGEST_KEY = 128  # of a spelling that is remembered; longer ones are read all the same
-MAX_DEPTH = 64
 _VALUE_CHARS = 200
 _EXCERPT_CHARS = 80
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE_PAIR = re.compile(rb"\\u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _BRACKET_STEPS = np.zeros(256, dtype=np.int8)
 _BRACKET_STEPS[[*b"[{"]] = 1
 _BRACKET_STEPS[[*b"]}"]] = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that a record may be; beyond it is a dead letter. The settings of `stream` that have these names.
+
+    `max_depth` counts the record itself: 1 is a flat object. `max_fields` and `max_string_chars` (which keys are, too)
+    count nested objects' as well.
+    """
+
+    max_message_bytes: int = 1 << 20
+    max_depth: int = 64
+    max_fields: int = 1024
+    max_string_chars: int = 16_384
+
+
+_WIDEST = Limits(max_message_bytes=sys.maxsize, max_depth=512, max_fields=sys.maxsize, max_string_chars=sys.maxsize)
 
 
 class RecordError(ValueError):
@@ -48,8 +66,12 @@ class _Number(str):
     """A JSON number as the record spells it."""
 
 
+class _NoJsonNumber(ValueError):
+    """NaN or an infinity."""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"not JSON: {name} is no JSON number, and a missing value is null")
+    raise _NoJsonNumber(f"not JSON: {name} is no JSON number, and a missing value is null")
 
 
 def _decoder(number: Callable[[str], Any]) -> json.JSONDecoder:
@@ -78,8 +100,9 @@ class Record:
 class RecordReader:
     """Reads records of one schema, one at a time."""
 
-    def __init__(self, schema: FlowSchema) -> None:
+    def __init__(self, schema: FlowSchema, limits: Limits) -> None:
         self._schema = schema
+        self._limits = limits
 
     @cached_property
     def _model(self) -> type[BaseModel]:
@@ -89,11 +112,13 @@ class RecordReader:
         """Understand one record.
 
         Raises:
-            RecordError: it is no flat JSON object, or the first of its features, as they stand, that cannot be used.
+            RecordError: it is beyond a limit, no JSON object, or the first of its features, as they stand, that cannot
+                be used.
         """
+        _check_length(value, self._limits)
         roles, doubled = self._schema.roles, self._schema.doubled
         record = Record({}, {}, {}, [])
-        for place, (key, given) in enumerate(_members_of(value)):
+        for place, (key, given) in enumerate(_members_of(value, self._limits)):
             feature = roles.get(_key(key))
             if not isinstance(feature, Feature):
                 record.ignored.append(key)
@@ -122,7 +147,7 @@ class RecordReader:
         return record
 
     def _duplicate(self, value: bytes | None, place: int, first: str, name: str) -> RecordError:
-        key, spelled = _as_spelled(value, place)
+        key, spelled = self._as_spelled(value, place)
         how = "stands twice" if key == first else f"and {_shorten(first)!r} both stand"
         return RecordError(
             Reason.DUPLICATE_FIELD,
@@ -132,7 +157,7 @@ class RecordReader:
         )
 
     def _wrong_value(self, value: bytes | None, place: int, given: object, name: str) -> RecordError:
-        key, spelled = _as_spelled(value, place)
+        key, spelled = self._as_spelled(value, place)
         expected: list[str] = []
         try:
             self._model.model_validate({name: given})
@@ -145,81 +170,147 @@ class RecordReader:
             value=_shorten(spelled, _VALUE_CHARS),
         )
 
+    def _as_spelled(self, value: bytes | None, place: int) -> tuple[str, str]:
+        """A member of a record once more: its key, and its value as JSON with numbers as they are spelled."""
+        key, given = _members_of(value, self._limits, _AS_SPELLED)[place]
+        return key, _to_json(given)
+
 
 def read_metadata(value: bytes, schema: FlowSchema) -> dict[str, str]:
     """What an alert says of a flow besides its features: column name → text, numbers as they are spelled.
 
-    Lenient: what is null or cannot be read is left out, of repeated columns the first counts, long texts are shortened.
+    The record is one that was decoded, within all limits. Lenient: what is null or cannot be read is left out, of
+    repeated columns the first counts, long texts are shortened.
     """
     try:
-        members = _members_of(value, _AS_TEXTS)
+        members = _members_of(value, _WIDEST, _AS_TEXTS)
     except RecordError:
         return {}
     texts: dict[str, str] = {}
+    spelled: _Members | None = None
     for place, (key, given) in enumerate(members):
         role = schema.roles.get(_key(key))
         if isinstance(role, Metadata) and given is not None and role.name not in texts:
-            texts[role.name] = _shorten(given if isinstance(given, str) else _as_spelled(value, place)[1], _VALUE_CHARS)
+            if not isinstance(given, str):
+                spelled = spelled or _members_of(value, _WIDEST, _AS_SPELLED)
+                given = _to_json(spelled[place][1])
+            texts[role.name] = _shorten(given, _VALUE_CHARS)
     return texts
 
 
-def _members_of(value: bytes | None, decoder: json.JSONDecoder = _AS_FLOATS) -> _Members:
-    """The members of the one JSON object that a record is."""
+def _check_length(value: bytes | None, limits: Limits) -> None:
+    if value is not None and len(value) > limits.max_message_bytes:
+        raise RecordError(
+            Reason.TOO_LONG,
+            f"the record has {len(value)} bytes, expected at most {limits.max_message_bytes} (stream.max_message_bytes)",
+        )
+
+
+def _members_of(value: bytes | None, limits: Limits, decoder: json.JSONDecoder = _AS_FLOATS) -> _Members:
+    """The members of the one JSON object that a record is, all of it within the limits."""
     if value is None:
         raise RecordError(Reason.EMPTY, "the record has no value (a tombstone), expected a JSON object")
     if not value or value.isspace():
         raise RecordError(Reason.EMPTY, "the record is empty, expected a JSON object")
     try:
         text = value.decode()
-        if _is_too_deep(value):
-            raise RecursionError
+        _check_depth(value, limits)  # before the parser, which is recursive
         parsed = decoder.decode(text)
-        if _SURROGATE_ESCAPE.search(value):
-            json.dumps(parsed, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         problem = f"not UTF-8: byte 0x{value[error.start]:02x} at position {error.start}"
-    except UnicodeEncodeError:
-        problem = "not JSON text: a \\u escape is one half of a surrogate pair, expected both"
     except json.JSONDecodeError as error:
         near = text[max(0, error.pos - 20) : error.pos + 20]
         problem = f"not JSON: {error.msg} at character {error.pos}, near {near!r}"
-    except RecursionError:
-        problem = f"not JSON that can be read: arrays and objects are nested deeper than {MAX_DEPTH} levels"
-    except ValueError as error:
+    except _NoJsonNumber as error:
         problem = str(error)
     else:
-        if isinstance(parsed, _Members):
-            return parsed
-        spelled = _to_json(_AS_SPELLED.decode(text))
-        detail = f"expected a JSON object, got {_shorten(spelled)}"
-        raise RecordError(Reason.NOT_AN_OBJECT, detail, value=_shorten(spelled, _VALUE_CHARS))
+        if not _has_lone_surrogate(value):
+            _check_size(value, limits)
+            if isinstance(parsed, _Members):
+                return parsed
+            spelled = _to_json(_AS_SPELLED.decode(text))
+            detail = f"expected a JSON object, got {_shorten(spelled)}"
+            raise RecordError(Reason.NOT_AN_OBJECT, detail, value=_shorten(spelled, _VALUE_CHARS))
+        problem = "not JSON text: a \\u escape is one half of a surrogate pair, expected both"
     raise RecordError(Reason.NOT_JSON, problem)
 
 
-def _is_too_deep(value: bytes) -> bool:
-    if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
+def _has_lone_surrogate(value: bytes) -> bool:
+    if not _SURROGATE_ESCAPE.search(value):
         return False
-    outside_strings = b"".join(value.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    return bool(_SURROGATE_ESCAPE.search(_SURROGATE_PAIR.sub(b"", value.replace(rb"\\", b"--"))))
+
+
+def _split_at_quotes(value: bytes) -> list[bytes]:
+    """What stands outside of strings and inside, in turn; what is escaped is longer here than it is, or as long."""
+    return value.replace(rb"\\", b"-").replace(rb"\"", b"-").split(b'"')
+
+
+def _check_depth(value: bytes, limits: Limits) -> None:
+    """It need not be JSON: up to where it is not, this is the depth that a parser would reach."""
+    if value.count(b"[") + value.count(b"{") <= limits.max_depth:
+        return
+    outside_strings = b"".join(_split_at_quotes(value)[::2])
     steps = _BRACKET_STEPS[np.frombuffer(outside_strings, dtype=np.uint8)]
-    return int(np.cumsum(steps, dtype=np.int64).max(initial=0)) > MAX_DEPTH
+    depth = int(np.cumsum(steps, dtype=np.int64).max(initial=0))
+    if depth > limits.max_depth:
+        raise RecordError(
+            Reason.TOO_DEEP,
+            f"arrays and objects are nested {depth} deep, expected at most {limits.max_depth} (stream.max_depth)",
+        )
 
 
-def _as_spelled(value: bytes | None, place: int) -> tuple[str, str]:
-    """A member of a record once more: its key, and its value as JSON with numbers as they are spelled."""
-    key, given = _members_of(value, _AS_SPELLED)[place]
-    return key, _to_json(given)
+def _check_size(value: bytes, limits: Limits) -> None:
+    """Of a record that is JSON: its fields, then its strings. Neither can be more than a record's bytes allow."""
+    if len(value) <= limits.max_string_chars and value.count(b":") <= limits.max_fields:
+        return
+    parts = _split_at_quotes(value)
+    fields = b"".join(parts[::2]).count(b":")
+    if fields > limits.max_fields:
+        raise RecordError(
+            Reason.TOO_MANY_FIELDS,
+            f"the record has {fields} fields, expected at most {limits.max_fields} (stream.max_fields)",
+        )
+    for part in parts[1::2]:
+        if len(part) > limits.max_string_chars:
+            string = json.loads(b'"' + part + b'"')
+            if len(string) > limits.max_string_chars:
+                raise RecordError(
+                    Reason.STRING_TOO_LONG,
+                    f"a string has {len(string)} characters, expected at most {limits.max_string_chars} "
+                    f"(stream.max_string_chars)",
+                    value=_shorten(json.dumps(string[:_VALUE_CHARS]), _VALUE_CHARS),
+                )
 
 
 def _to_json(given: object) -> str:
+    """As JSON with numbers as they are spelled; of what is longer than anyone is shown, the beginning."""
+    text = ""
+    for token in _json_tokens(given):
+        text += token
+        if len(text) > _VALUE_CHARS:
+            break
+    return text
+
+
+def _json_tokens(given: object) -> Iterator[str]:
     match given:
         case _Number():
-            return str(given)
+            yield given
         case _Members():
-            return "{" + ", ".join(f"{json.dumps(key)}: {_to_json(member)}" for key, member in given) + "}"
+            yield "{"
+            for index, (key, member) in enumerate(given):
+                yield f"{', ' if index else ''}{json.dumps(key)}: "
+                yield from _json_tokens(member)
+            yield "}"
         case list():
-            return "[" + ", ".join(map(_to_json, given)) + "]"
+            yield "["
+            for index, member in enumerate(given):
+                yield ", " if index else ""
+                yield from _json_tokens(member)
+            yield "]"
         case _:
-            return json.dumps(given)
+            yield json.dumps(given)
 
 
 @lru_cache(maxsize=8)
