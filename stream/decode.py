@@ -17,6 +17,7 @@ from export.cells import FLOAT32_MAX, category_name, is_missing
 from export.coverage import check_coverage
 from schemas.dead_letter import Reject
 from schemas.flow import FlowSchema, Kind
+from stream.plain import PlainReader
 from stream.record import LONGEST_KEY, Limits, Record, RecordError, RecordReader, read_metadata
 
 __all__ = ["Decoded", "Decoder", "Limits", "decode_slow", "read_metadata"]
@@ -54,6 +55,7 @@ class Decoder:
         self._min_feature_coverage = min_feature_coverage
         self._limits = limits or Limits()
         self._reader = RecordReader(schema, self._limits)
+        self._plain = PlainReader(schema, self._limits, self._reader)
         self._dialects: list[_Dialect] = []  # most used first
         self._categories = _Categories()
 
@@ -68,13 +70,16 @@ class Decoder:
             pending = self._read_many(batch, dialect, pending, slow)
         retries = RETRIES
         while pending:
-            record = batch.read_one(self._reader, pending.pop())
-            learner = self._learn(record) if record else None
+            row = pending.pop()
+            verdict = None if batch.sifted else self._plain.judge(values[row] or b"")
+            verdict = verdict or self._reader.verdict(values[row])
+            batch.settle(row, verdict)
+            learner = self._learn(verdict) if isinstance(verdict, Record) else None
             if learner and retries:
                 pending = self._read_many(batch, learner, pending, slow)
                 retries -= 1
         for row in slow:
-            batch.read_one(self._reader, row)
+            batch.settle(row, self._reader.verdict(values[row]))
         return batch.finish(self._min_feature_coverage)
 
     def _learn(self, record: Record) -> "_Dialect | None":
@@ -93,6 +98,9 @@ class Decoder:
             return rows
         texts = [batch.values[row] or b"" for row in rows]
         table = _Table.read(texts, dialect.columns)
+        if table is None and not batch.sifted:
+            batch.sifted = True
+            return self._read_many(batch, dialect, self._sift(batch, rows), slow)
         if table is None:
             if len(rows) <= 2 * FEW or batch.splits == SPLITS:
                 slow.update(rows)
@@ -106,6 +114,14 @@ class Decoder:
             proven |= _is_whole_but_for_nulls(texts, dialect, ~proven)
         dialect.hits += batch.take(np.array(rows), self._columns_of(table, dialect, proven), proven)
         return [row for row, known in zip(rows, proven.tolist(), strict=True) if not known]
+
+    def _sift(self, batch: "_Batch", rows: list[int]) -> list[int]:
+        """Judge plain records each by itself; those in which nothing seems to be wrong come back."""
+        verdicts = {row: self._plain.judge(batch.values[row] or b"") for row in rows}
+        for row, verdict in verdicts.items():
+            if verdict is not None:
+                batch.settle(row, verdict)
+        return [row for row, verdict in verdicts.items() if verdict is None]
 
     def _columns_of(self, table: "_Table", dialect: "_Dialect", proven: np.ndarray) -> dict[str, np.ndarray]:
         """The features in a table; a row of which a value is for the reader to judge is `proven` no longer."""
@@ -130,7 +146,7 @@ def decode_slow(
     """The same as `Decoder.decode`, record by record: what tests hold the fast way against."""
     batch, reader = _Batch(schema, values), RecordReader(schema, limits or Limits())
     for row in range(len(values)):
-        batch.read_one(reader, row)
+        batch.settle(row, reader.verdict(values[row]))
     return batch.finish(min_feature_coverage)
 
 
@@ -140,23 +156,21 @@ class _Batch:
     def __init__(self, schema: FlowSchema, values: Sequence[bytes | None]) -> None:
         self.values = values
         self.splits = 0
+        self.sifted = False  # whether each plain record was judged
         self._schema = schema
         self._numbers = {feature.name: np.full(len(values), math.nan) for feature in schema.numeric}
         self._categories = {feature.name: np.full(len(values), None, dtype=object) for feature in schema.categorical}
         self._rejects: dict[int, Reject] = {}
 
-    def read_one(self, reader: RecordReader, row: int) -> Record | None:
-        """Have one record read, into the columns or the rejects."""
-        try:
-            record = reader.read(self.values[row])
-        except RecordError as error:
-            self._rejects[row] = error.reject(row)
-            return None
-        for name, number in record.numbers.items():
+    def settle(self, row: int, verdict: Record | RecordError) -> None:
+        """Take over what a reader made of one record."""
+        if isinstance(verdict, RecordError):
+            self._rejects[row] = verdict.reject(row)
+            return
+        for name, number in verdict.numbers.items():
             self._numbers[name][row] = number
-        for name, category in record.categories.items():
+        for name, category in verdict.categories.items():
             self._categories[name][row] = category
-        return record
 
     def take(self, rows: np.ndarray, columns: dict[str, np.ndarray], proven: np.ndarray) -> int:
         """Take over what is `proven` (bool[n]) of the columns of `rows` (int64[n]); how many rows that is."""

@@ -6,20 +6,33 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, NoReturn
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from export.cells import FLOAT32_MAX, category_name, is_missing
 from schemas.dead_letter import Reason, Reject
 from schemas.flow import Feature, FlowSchema, Kind, Metadata, key_of
 
-__all__ = ["LONGEST_KEY", "Limits", "Record", "RecordError", "RecordReader", "read_metadata"]
+__all__ = [
+    "LONGEST_KEY",
+    "Features",
+    "Limits",
+    "Number",
+    "Record",
+    "RecordError",
+    "RecordReader",
+    "read_metadata",
+    "string_too_long",
+    "wrong_value",
+]
 
 LONGEST_KEY = 128  # of a spelling that is remembered; longer ones are read all the same
+_MOST_KEYS = 4096  # that are remembered
+_NUMERIC = Kind.NUMERIC
 _VALUE_CHARS = 200
 _EXCERPT_CHARS = 80
 
@@ -62,8 +75,10 @@ class _Members(list[tuple[str, Any]]):
     """A JSON object as its members, repeated keys and all."""
 
 
-class _Number(str):
+class Number(str):
     """A JSON number as the record spells it."""
+
+    __slots__ = ()
 
 
 class _NoJsonNumber(ValueError):
@@ -80,9 +95,7 @@ def _decoder(number: Callable[[str], Any]) -> json.JSONDecoder:
     )
 
 
-# Integers become floats at once: that is exact where a float64 can be, and has no limit on digits.
-_AS_FLOATS = _decoder(float)
-_AS_SPELLED = _decoder(_Number)
+_AS_SPELLED = _decoder(Number)
 _AS_TEXTS = _decoder(str)
 
 
@@ -103,10 +116,7 @@ class RecordReader:
     def __init__(self, schema: FlowSchema, limits: Limits) -> None:
         self._schema = schema
         self._limits = limits
-
-    @cached_property
-    def _model(self) -> type[BaseModel]:
-        return _model_of(self._schema)
+        self._features = Features(schema)
 
     def read(self, value: bytes | None) -> Record:
         """Understand one record.
@@ -116,64 +126,85 @@ class RecordReader:
                 be used.
         """
         _check_length(value, self._limits)
-        roles, doubled = self._schema.roles, self._schema.doubled
+        features, doubled = self._features, self._schema.doubled
         record = Record({}, {}, {}, [])
-        for place, (key, given) in enumerate(_members_of(value, self._limits)):
-            feature = roles.get(_key(key))
-            if not isinstance(feature, Feature):
+        for key, given in _members_of(value, self._limits):
+            feature = features[key]
+            if feature is None:
                 record.ignored.append(key)
                 continue
             name = feature.name
             if name in record.spellings:
                 if name in doubled:
                     continue
-                raise self._duplicate(value, place, record.spellings[name], name)
+                raise _duplicate(key, given, record.spellings[name], name)
             record.spellings[name] = key
-            if feature.kind is Kind.NUMERIC:
-                if given is None:
-                    record.numbers[name] = math.nan
-                elif isinstance(given, float) and abs(given) <= FLOAT32_MAX:
-                    record.numbers[name] = given + 0.0  # -0 is 0
-                else:
-                    raise self._wrong_value(value, place, given, name)
+            # A number is exact where a float64 can be, whatever its digits; -0 is 0.
+            number = float(given) + 0.0 if isinstance(given, Number) else math.nan
+            if given is None and feature.kind is _NUMERIC:
+                record.numbers[name] = math.nan
             elif given is None:
                 record.categories[name] = None
-            elif isinstance(given, str):
+            elif abs(number) <= FLOAT32_MAX and feature.kind is _NUMERIC:
+                record.numbers[name] = number
+            elif abs(number) <= FLOAT32_MAX:
+                record.categories[name] = category_name(number)
+            elif isinstance(given, str) and not isinstance(given, Number) and feature.kind is not _NUMERIC:
                 record.categories[name] = None if is_missing(given) else category_name(given)
-            elif isinstance(given, float) and abs(given) <= FLOAT32_MAX:
-                record.categories[name] = category_name(given + 0.0)
             else:
-                raise self._wrong_value(value, place, given, name)
+                raise wrong_value(key, given, feature)
         return record
 
-    def _duplicate(self, value: bytes | None, place: int, first: str, name: str) -> RecordError:
-        key, spelled = self._as_spelled(value, place)
-        how = "stands twice" if key == first else f"and {_shorten(first)!r} both stand"
-        return RecordError(
-            Reason.DUPLICATE_FIELD,
-            f"{_shorten(key)!r} {how} for {name}, expected one value for a field",
-            field=_shorten(key),
-            value=_shorten(spelled, _VALUE_CHARS),
-        )
-
-    def _wrong_value(self, value: bytes | None, place: int, given: object, name: str) -> RecordError:
-        key, spelled = self._as_spelled(value, place)
-        expected: list[str] = []
+    def verdict(self, value: bytes | None) -> Record | RecordError:
+        """The record, or what is wrong with it."""
         try:
-            self._model.model_validate({name: given})
-        except ValidationError as error:
-            expected += [each["msg"].removeprefix("Input should be ") for each in error.errors(include_input=False)]
-        return RecordError(
-            Reason.OUT_OF_RANGE if isinstance(given, float) else Reason.WRONG_TYPE,
-            f"{_shorten(key)!r} is {_shorten(spelled)}, expected {' or '.join(expected)}",
-            field=_shorten(key),
-            value=_shorten(spelled, _VALUE_CHARS),
-        )
+            return self.read(value)
+        except RecordError as error:
+            return error
 
-    def _as_spelled(self, value: bytes | None, place: int) -> tuple[str, str]:
-        """A member of a record once more: its key, and its value as JSON with numbers as they are spelled."""
-        key, given = _members_of(value, self._limits, _AS_SPELLED)[place]
-        return key, _to_json(given)
+
+class Features(dict[str, Feature | None]):
+    """Spelling → the feature that it means, None for anything else."""
+
+    def __init__(self, schema: FlowSchema) -> None:
+        super().__init__()
+        self._schema = schema
+
+    def __missing__(self, spelling: str) -> Feature | None:
+        role = self._schema.roles.get(key_of(spelling))
+        feature = role if isinstance(role, Feature) else None
+        if len(self) < _MOST_KEYS and len(spelling) <= LONGEST_KEY:
+            self[spelling] = feature
+        return feature
+
+
+def wrong_value(key: str, given: object, feature: Feature) -> RecordError:
+    """Of a feature's value, numbers as a `Number`, that is of the wrong type or out of range."""
+    spelled = _to_json(given)
+    return RecordError(
+        Reason.OUT_OF_RANGE if isinstance(given, Number) else Reason.WRONG_TYPE,
+        f"{_shorten(key)!r} is {_shorten(spelled)}, expected {_expected(feature.kind, isinstance(given, Number))}",
+        field=_shorten(key),
+        value=_shorten(spelled, _VALUE_CHARS),
+    )
+
+
+def string_too_long(string: str, limits: Limits) -> RecordError:
+    return RecordError(
+        Reason.STRING_TOO_LONG,
+        f"a string has {len(string)} characters, expected at most {limits.max_string_chars} (stream.max_string_chars)",
+        value=_shorten(json.dumps(string[:_VALUE_CHARS]), _VALUE_CHARS),
+    )
+
+
+def _duplicate(key: str, given: object, first: str, name: str) -> RecordError:
+    how = "stands twice" if key == first else f"and {_shorten(first)!r} both stand"
+    return RecordError(
+        Reason.DUPLICATE_FIELD,
+        f"{_shorten(key)!r} {how} for {name}, expected one value for a field",
+        field=_shorten(key),
+        value=_shorten(_to_json(given), _VALUE_CHARS),
+    )
 
 
 def read_metadata(value: bytes, schema: FlowSchema) -> dict[str, str]:
@@ -206,8 +237,8 @@ def _check_length(value: bytes | None, limits: Limits) -> None:
         )
 
 
-def _members_of(value: bytes | None, limits: Limits, decoder: json.JSONDecoder = _AS_FLOATS) -> _Members:
-    """The members of the one JSON object that a record is, all of it within the limits."""
+def _members_of(value: bytes | None, limits: Limits, decoder: json.JSONDecoder = _AS_SPELLED) -> _Members:
+    """The members of the one JSON object that a record is, all of it within the limits; each number a `Number`."""
     if value is None:
         raise RecordError(Reason.EMPTY, "the record has no value (a tombstone), expected a JSON object")
     if not value or value.isspace():
@@ -228,7 +259,7 @@ def _members_of(value: bytes | None, limits: Limits, decoder: json.JSONDecoder =
             _check_size(value, limits)
             if isinstance(parsed, _Members):
                 return parsed
-            spelled = _to_json(_AS_SPELLED.decode(text))
+            spelled = _to_json(parsed)
             detail = f"expected a JSON object, got {_shorten(spelled)}"
             raise RecordError(Reason.NOT_AN_OBJECT, detail, value=_shorten(spelled, _VALUE_CHARS))
         problem = "not JSON text: a \\u escape is one half of a surrogate pair, expected both"
@@ -236,7 +267,7 @@ def _members_of(value: bytes | None, limits: Limits, decoder: json.JSONDecoder =
 
 
 def _has_lone_surrogate(value: bytes) -> bool:
-    if not _SURROGATE_ESCAPE.search(value):
+    if rb"\u" not in value or not _SURROGATE_ESCAPE.search(value):
         return False
     return bool(_SURROGATE_ESCAPE.search(_SURROGATE_PAIR.sub(b"", value.replace(rb"\\", b"--"))))
 
@@ -275,12 +306,7 @@ def _check_size(value: bytes, limits: Limits) -> None:
         if len(part) > limits.max_string_chars:
             string = json.loads(b'"' + part + b'"')
             if len(string) > limits.max_string_chars:
-                raise RecordError(
-                    Reason.STRING_TOO_LONG,
-                    f"a string has {len(string)} characters, expected at most {limits.max_string_chars} "
-                    f"(stream.max_string_chars)",
-                    value=_shorten(json.dumps(string[:_VALUE_CHARS]), _VALUE_CHARS),
-                )
+                raise string_too_long(string, limits)
 
 
 def _to_json(given: object) -> str:
@@ -295,7 +321,7 @@ def _to_json(given: object) -> str:
 
 def _json_tokens(given: object) -> Iterator[str]:
     match given:
-        case _Number():
+        case Number():
             yield given
         case _Members():
             yield "{"
@@ -313,15 +339,16 @@ def _json_tokens(given: object) -> Iterator[str]:
             yield json.dumps(given)
 
 
-@lru_cache(maxsize=8)
-def _model_of(schema: FlowSchema) -> type[BaseModel]:
-    """The schema as a pydantic model. It words what is wrong with a value; records are not passed through it."""
+@cache
+def _expected(kind: Kind, is_number: bool) -> str:
+    """What a feature's value is to be, in pydantic's words; `is_number`: the value is one, out of range."""
     number = Annotated[float, AfterValidator(_within_float32)]
-    fields: dict[str, Any] = {
-        feature.name: ((number if feature.kind is Kind.NUMERIC else str | number) | None, None)
-        for feature in schema.features
-    }
-    return create_model("Flow", __config__=ConfigDict(strict=True), **fields)
+    adapter = TypeAdapter[object](number if kind is Kind.NUMERIC else str | number, config=ConfigDict(strict=True))
+    try:
+        adapter.validate_python(math.inf if is_number else [])
+    except ValidationError as error:
+        return " or ".join(each["msg"].removeprefix("Input should be ") for each in error.errors(include_input=False))
+    raise AssertionError(f"{kind} takes anything")
 
 
 def _within_float32(number: float) -> float:
@@ -336,7 +363,7 @@ def _key(spelling: str) -> str:
     return _remembered_key(spelling) if len(spelling) <= LONGEST_KEY else key_of(spelling)
 
 
-_remembered_key = lru_cache(maxsize=4096)(key_of)
+_remembered_key = lru_cache(maxsize=_MOST_KEYS)(key_of)
 
 
 def _shorten(text: str, limit: int = _EXCERPT_CHARS) -> str:
