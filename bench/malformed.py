@@ -44,12 +44,12 @@ def _other_value(value: bytes, rng: random.Random, raw: str) -> bytes:
 
 KINDS: dict[str, Malform] = {
     "truncated": lambda value, rng: value[: rng.randrange(1, len(value))],
-    "cut at the end": lambda value, rng: value[:-2] + b"}",
+    "cut within": lambda value, rng: value[: rng.randrange(2, len(value) - 2)] + b"}",
     "garbage": lambda value, rng: rng.randbytes(len(value)),
     "wrong type": lambda value, rng: _other_value(value, rng, rng.choice(['"x"', "true", "[1, 2]", '{"a": 1}'])),
     "NaN": lambda value, rng: _other_value(value, rng, rng.choice(["NaN", "Infinity", "-Infinity"])),
     "out of range": lambda value, rng: _other_value(value, rng, rng.choice(["1e400", "1e39", "9" * 60])),
-    "given twice": lambda value, rng: value[:-1] + b", " + value[1:],
+    "given twice": lambda value, rng: value[:-1] + b', "Flow Duration": 1}',
     "string too long": lambda value, rng: _other_value(value, rng, '"' + "x" * (Limits().max_string_chars + 1) + '"'),
     "too deep": lambda value, rng: _other_value(value, rng, "[" * Limits().max_depth + "]" * Limits().max_depth),
 }

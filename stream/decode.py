@@ -62,8 +62,11 @@ class Decoder:
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """N message values, each to be a JSON object, → the feature columns of those that can be scored."""
         batch = _Batch(self._schema, values)
-        pending = _plain_rows(values, self._limits)
-        slow = set(range(len(values))).difference(pending)
+        plain = _plain_rows(values, self._limits.max_message_bytes)
+        slow = set(range(len(values))).difference(plain)
+        pending = _within_limits(plain, self._limits)
+        for row in plain.keys() - pending:
+            batch.settle(row, self._plain.judge(plain[row]) or self._reader.verdict(plain[row]))
         self._dialects.sort(key=lambda dialect: -dialect.hits)
         for dialect in self._dialects:
             dialect.hits //= 2
@@ -224,6 +227,7 @@ class _Table:
     """Plain records read by polars, a row each: numbers float64[n] (NaN = null) and texts by key."""
 
     def __init__(self, frame: pl.DataFrame, lines: bytes) -> None:
+        self._frame = frame
         self._height = frame.height
         self._lines = lines
         columns = frame.get_columns()
@@ -231,7 +235,7 @@ class _Table:
             column.name: column.to_numpy() + 0.0 for column in columns if column.dtype == pl.Float64
         }  # -0 is 0
         self.texts = {column.name: column for column in columns if column.dtype == pl.String}
-        self._nulls = {column.name: column.null_count() for column in columns}
+        self._values = sum(frame.height - column.null_count() for column in columns)
 
     @classmethod
     def read(cls, records: list[bytes], columns: Mapping[str, type[pl.DataType]]) -> "_Table | None":
@@ -254,51 +258,41 @@ class _Table:
         A plain object of m members has m - 1 commas, or more if there are some in its strings, and a row has at most m
         values. As many values as commas and one can only mean that no member is unknown, null, wrong or repeated.
         """
-        values = np.zeros(self._height, dtype=np.int64)
-        for name, nulls in self._nulls.items():
-            if nulls == 0:
-                values += 1
-            elif nulls < self._height:
-                numbers = self.numbers.get(name)
-                values += self.texts[name].is_not_null().to_numpy() if numbers is None else ~np.isnan(numbers)
         characters = np.frombuffer(self._lines, dtype=np.uint8)
         is_comma = characters == ord(",")
-        if np.count_nonzero(is_comma) + self._height == values.sum():
+        if np.count_nonzero(is_comma) + self._height == self._values:
             return np.ones(self._height, dtype=bool)
         ends = np.append(np.flatnonzero(characters == ord("\n")), len(characters))
-        surplus = np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0) + 1 - values
-        for texts in self.texts.values():
-            surplus -= texts.str.count_matches(",", literal=True).fill_null(0).to_numpy().astype(np.int64)
-        return np.equal(surplus, 0)
+        members = np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0) + 1
+        commas_in_texts = pl.col(pl.String).str.count_matches(",", literal=True).fill_null(0)
+        values = self._frame.select(pl.sum_horizontal(pl.all().is_not_null().cast(pl.Int64), commas_in_texts))
+        return np.equal(members, values.to_series().to_numpy())
 
 
-def _plain_rows(values: Sequence[bytes | None], limits: Limits) -> list[int]:
-    """Which records may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes, and
-    within the limits for sure."""
+def _plain_rows(values: Sequence[bytes | None], max_bytes: int) -> dict[int, bytes]:
+    """The records that may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes."""
     plain = {
         row: value
         for row, value in enumerate(values)
-        if value is not None
-        and len(value) <= limits.max_message_bytes
-        and value.rfind(b"{") == 0
-        and value.endswith(b"}")
+        if value is not None and len(value) <= max_bytes and value.rfind(b"{") == 0 and value.endswith(b"}")
     }
     together = b"".join(plain.values())
     odd = [sign for sign in (b"\n", b"[", b"\\") if sign in together]
-    rows = [row for row, value in plain.items() if not any(sign in value for sign in odd)] if odd else list(plain)
+    return {row: value for row, value in plain.items() if not any(sign in value for sign in odd)} if odd else plain
+
+
+def _within_limits(plain: Mapping[int, bytes], limits: Limits) -> list[int]:
+    """Those plain records that cannot have too many fields, nor a string that is too long."""
+    rows = list(plain)
     longest = max(map(len, plain.values()), default=0)
     if longest > _FIELD_BYTES * limits.max_fields:
         rows = [row for row in rows if plain[row].count(b",") < limits.max_fields]
-    if longest > limits.max_string_chars:
-        rows = _without_long_strings(plain, rows, limits.max_string_chars)
-    return rows
-
-
-def _without_long_strings(values: Mapping[int, bytes], rows: list[int], max_chars: int) -> list[int]:
-    """Those `rows` in which no two quotes stand so far apart that more than `max_chars` can be between them."""
-    ends = np.cumsum([len(values[row]) for row in rows], dtype=np.int64)
-    quotes = np.flatnonzero(np.frombuffer(b"".join([values[row] for row in rows]), dtype=np.uint8) == ord('"'))
-    after_long = quotes[1:][np.diff(quotes) > max_chars + 1]
+    if longest <= limits.max_string_chars:
+        return rows
+    # Between two quotes that stand no further apart than this there is no such string.
+    quotes = np.flatnonzero(np.frombuffer(b"".join([plain[row] for row in rows]), dtype=np.uint8) == ord('"'))
+    after_long = quotes[1:][np.diff(quotes) > limits.max_string_chars + 1]
+    ends = np.cumsum([len(plain[row]) for row in rows], dtype=np.int64)
     doubtful = set(np.searchsorted(ends, after_long, side="right").tolist())
     return [row for index, row in enumerate(rows) if index not in doubtful]
 

@@ -128,29 +128,33 @@ class RecordReader:
         _check_length(value, self._limits)
         features, doubled = self._features, self._schema.doubled
         record = Record({}, {}, {}, [])
+        numbers, categories, spellings = record.numbers, record.categories, record.spellings
         for key, given in _members_of(value, self._limits):
             feature = features[key]
             if feature is None:
                 record.ignored.append(key)
                 continue
-            name = feature.name
-            if name in record.spellings:
+            name, is_numeric = feature.name, feature.kind is _NUMERIC
+            if name in spellings:
                 if name in doubled:
                     continue
-                raise _duplicate(key, given, record.spellings[name], name)
-            record.spellings[name] = key
-            # A number is exact where a float64 can be, whatever its digits; -0 is 0.
-            number = float(given) + 0.0 if isinstance(given, Number) else math.nan
-            if given is None and feature.kind is _NUMERIC:
-                record.numbers[name] = math.nan
+                raise _duplicate(key, given, spellings[name], name)
+            spellings[name] = key
+            kind = type(given)
+            if kind is Number:
+                number = float(given) + 0.0  # as exact as a float64 is, whatever its digits; -0 is 0
+                if not -FLOAT32_MAX <= number <= FLOAT32_MAX:
+                    raise wrong_value(key, given, feature)
+                if is_numeric:
+                    numbers[name] = number
+                else:
+                    categories[name] = category_name(number)
+            elif given is None and is_numeric:
+                numbers[name] = math.nan
             elif given is None:
-                record.categories[name] = None
-            elif abs(number) <= FLOAT32_MAX and feature.kind is _NUMERIC:
-                record.numbers[name] = number
-            elif abs(number) <= FLOAT32_MAX:
-                record.categories[name] = category_name(number)
-            elif isinstance(given, str) and not isinstance(given, Number) and feature.kind is not _NUMERIC:
-                record.categories[name] = None if is_missing(given) else category_name(given)
+                categories[name] = None
+            elif kind is str and not is_numeric:
+                categories[name] = None if is_missing(given) else category_name(given)
             else:
                 raise wrong_value(key, given, feature)
         return record
