@@ -177,9 +177,10 @@ class _Batch:
 
     def take(self, rows: np.ndarray, columns: dict[str, np.ndarray], proven: np.ndarray) -> int:
         """Take over what is `proven` (bool[n]) of the columns of `rows` (int64[n]); how many rows that is."""
+        taken = rows[proven]
         for name, column in columns.items():
-            (self._numbers if name in self._numbers else self._categories)[name][rows[proven]] = column[proven]
-        return int(np.count_nonzero(proven))
+            (self._numbers if name in self._numbers else self._categories)[name][taken] = column[proven]
+        return len(taken)
 
     def finish(self, min_feature_coverage: float) -> Decoded:
         """Fill in what follows from other features, and refuse records with too few."""
