@@ -27,6 +27,7 @@ class Reason(StrEnum):
     TOO_DEEP = "too_deep"
     TOO_MANY_FIELDS = "too_many_fields"
     STRING_TOO_LONG = "string_too_long"
+    UNDECODABLE = "undecodable"
     POISON = "poison"
 
 

@@ -2,9 +2,7 @@
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from stream.demo import SAMPLE, DemoResult, run_demo
 from stream.logs import configure_logging
 from stream.replay import replay, shown_progress
 from stream.subscribe import run_subscriber
-from stream.worker import run_workers
+from stream.supervisor import run_workers, stop_on_signals
 
 __all__ = ["main", "parser"]
 
@@ -72,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     limit.add_argument("--threshold", type=float, metavar="P", help="a threshold of your own")
     run.add_argument("--metrics-port", type=int, metavar="PORT", help="Prometheus, default 9108; worker i has PORT + i")
     run.add_argument("--delivery", choices=("exactly-once", "at-least-once"), help="default: exactly-once")
+    run.add_argument("--on-poison", choices=("stop", "dead-letter"),
+                     help="a record that a bug cannot process: stop there (default), or set it aside and go on")  # fmt: skip
     run.add_argument("--create-topics", action="store_true", default=None, help="make topics that do not exist")
     run.add_argument("--quiet", action="store_true", help="log warnings and errors only")
 
@@ -120,7 +120,7 @@ def _params(arguments: argparse.Namespace) -> Params:
         options.setdefault("stream.bootstrap_servers", os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
     if arguments.command == "run":
         names += ["bundle", "input", "alerts", "dead_letters", "group", "instance", "workers", "batch_size", "max_wait_ms",
-                  "target_fpr", "threshold", "metrics_port", "delivery", "create_topics"]  # fmt: skip
+                  "target_fpr", "threshold", "metrics_port", "delivery", "on_poison", "create_topics"]  # fmt: skip
         if arguments.target_fpr is not None:
             options["stream.threshold"] = NULL  # one in params.yaml would go before it
     for name in names:
@@ -130,7 +130,7 @@ def _params(arguments: argparse.Namespace) -> Params:
 
 
 def _replay(arguments: argparse.Namespace, params: Params) -> int:
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     with shown_progress(arguments.limit) as progress:
         summary = replay(
             arguments.files,
@@ -159,7 +159,7 @@ def _alerts(arguments: argparse.Namespace, params: Params) -> int:
         min_severity=arguments.min_severity,
         format=arguments.format,
         limit=arguments.limit,
-        stop=_stop_on_signals(),
+        stop=stop_on_signals(),
     )
 
 
@@ -197,13 +197,6 @@ def _summarize(result: DemoResult, bundle: Path, files: Sequence[Path], console:
     )
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def _run(arguments: argparse.Namespace) -> int:

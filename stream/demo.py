@@ -21,10 +21,10 @@ from rich.live import Live
 from schemas.alert import Alert
 from schemas.errors import FlowsentryError
 from schemas.flow import BENIGN, FlowSchema
+from stream.batch import headers_of
 from stream.broker import broker
+from stream.encode import SOURCE_TIME_HEADER
 from stream.replay import replay
-from stream.service import SOURCE_TIME_HEADER
-from stream.source import headers_of
 from stream.topics import create_topics, partitions_of
 from stream.view import Picture, render, summary_line
 

@@ -9,8 +9,8 @@ import numpy as np
 from export.detector import Detector, Scores, Spoken
 from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity
 from schemas.dead_letter import DeadLetter, Reject
+from stream.batch import Batch, FlowRecord
 from stream.decode import Decoded, read_metadata
-from stream.source import Batch, FlowRecord
 from stream.times import parse_time
 
 __all__ = ["Policy", "dead_letter", "detect"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.bundle import FORMAT, MANIFEST, MANIFEST_HASH, MODEL, REFERENCE, read_manifest, sha256_of, write_manifest
+from export.bundle import FORMAT, MANIFEST, MANIFEST_HASH, MODEL, REFERENCE, read_bundle, sha256_of, write_manifest
 from export.detector import load
 from schemas.datasets import SCHEMAS
 from schemas.errors import BundleError
@@ -45,7 +45,7 @@ def sign(directory: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("dataset", SCHEMAS)
 def test_what_is_written_is_read_back(tiny_bundles: dict[str, Path], dataset: str) -> None:
-    manifest = read_manifest(tiny_bundles[dataset])
+    manifest = read_bundle(tiny_bundles[dataset]).manifest
     schema = SCHEMAS[dataset]
     assert (manifest.name, manifest.version) == (f"tiny-{dataset}", "0.0.1")
     assert manifest.schema is schema
@@ -189,11 +189,11 @@ def test_a_model_that_is_no_onnx_is_refused_by_its_name(copy: Path, content: byt
 
 def test_overrides_of_the_manifest_are_written(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "named", "cicids2017", name="mine", version="7")
-    assert (read_manifest(bundle).name, read_manifest(bundle).version) == ("mine", "7")
+    assert (read_bundle(bundle).manifest.name, read_bundle(bundle).manifest.version) == ("mine", "7")
 
 
 def test_the_threshold_of_a_rate_and_for_another_rate_those_there_are(tiny_bundle: Path) -> None:
-    manifest = read_manifest(tiny_bundle)
+    manifest = read_bundle(tiny_bundle).manifest
     assert manifest.threshold_for(0.01) == 0.75
     assert manifest.threshold_for(0.1 * 0.1) == 0.75  # not the same float
     told = "no threshold for a false-positive rate of 0.02: it has 0.0001, 0.001, 0.005, 0.01, 0.05"
@@ -202,8 +202,8 @@ def test_the_threshold_of_a_rate_and_for_another_rate_those_there_are(tiny_bundl
 
 
 def test_writing_again_replaces_hash_and_content(copy: Path) -> None:
-    content = read_manifest(copy).content
+    content = read_bundle(copy).manifest.content
     write_manifest(
         copy, {key: value for key, value in content.items() if key not in ("format", "files")} | {"name": "µ"}
     )
-    assert read_manifest(copy).name == "µ"
+    assert read_bundle(copy).manifest.name == "µ"

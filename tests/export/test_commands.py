@@ -113,7 +113,7 @@ def test_verify_prints_a_line_per_check_and_a_failure_is_status_2(
     bundle = make_bundle(tmp_path / "bundle", "cicids2017")
     assert main(["verify", "bundle"]) == 0
     out, err = capsys.readouterr()
-    assert out.count("\n") == 10
+    assert out.count("\n") == 11
     assert out.startswith("hashes     3 files as recorded; bundle ")
     assert err == ""
     (bundle / "reference.npz").unlink()

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import export
-from export.bundle import MODEL, REFERENCE, read_manifest, sha256_of, write_manifest
+from export.bundle import MODEL, REFERENCE, read_bundle, sha256_of, write_manifest
 from export.detector import load
 from export.verify import verify
 from schemas.datasets import SCHEMAS
@@ -53,18 +53,24 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("dataset", SCHEMAS)
 def test_a_line_for_every_check_that_held(tiny_bundles: dict[str, Path], dataset: str) -> None:
     lines = list(verify(tiny_bundles[dataset]))
-    assert [line.split()[0] for line in lines] == ["hashes", "identity", "graph", "reference", "held-out"] + [
-        "threshold"
-    ] * 5
-    assert lines[0] == f"hashes     3 files as recorded; bundle {read_manifest(tiny_bundles[dataset]).hash[:12]}"
-    assert lines[1] == f"identity   tiny-{dataset} 0.0.1, data set {dataset}"
-    assert lines[2].startswith("graph      opset 20, numeric['batch', ")
-    assert ("categories" in lines[2]) == bool(SCHEMAS[dataset].categorical)
+    assert [line.split()[0] for line in lines] == [
+        "hashes",
+        "signature",
+        "identity",
+        "graph",
+        "reference",
+        "held-out",
+    ] + ["threshold"] * 5
+    assert lines[0] == f"hashes     3 files as recorded; bundle {read_bundle(tiny_bundles[dataset]).manifest.hash[:12]}"
+    assert lines[1] == "signature  none"
+    assert lines[2] == f"identity   tiny-{dataset} 0.0.1, data set {dataset}"
+    assert lines[3].startswith("graph      opset 20, numeric['batch', ")
+    assert ("categories" in lines[3]) == bool(SCHEMAS[dataset].categorical)
     assert (
-        lines[3] == "reference  torch and ONNX Runtime agree on 100 made-up rows: max |Δp| 0.0e+00, no verdict differs"
+        lines[4] == "reference  torch and ONNX Runtime agree on 100 made-up rows: max |Δp| 0.0e+00, no verdict differs"
     )
-    assert lines[4] == "held-out   measured at build on 100 rows: max |Δp| 0.0e+00, 0 verdicts differ"
-    assert lines[5] == "threshold  0.0001  → 0.980000: 0 of 1000 benign and 9 of 10 attacks above it"
+    assert lines[5] == "held-out   measured at build on 100 rows: max |Δp| 0.0e+00, 0 verdicts differ"
+    assert lines[6] == "threshold  0.0001  → 0.980000: 0 of 1000 benign and 9 of 10 attacks above it"
 
 
 def test_a_damaged_bundle_is_refused_before_anything_is_said(bundle: Path) -> None:
@@ -80,7 +86,7 @@ def test_answers_that_differ_from_the_reference_are_refused(bundle: Path) -> Non
         bundle
     )
     change_reference(bundle, attack=attack + np.float32(1e-6))
-    assert len(list(verify(bundle))) == 10
+    assert len(list(verify(bundle))) == 11
 
 
 def test_a_verdict_that_differs_is_refused_however_small_the_difference(bundle: Path) -> None:

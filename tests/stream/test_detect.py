@@ -11,9 +11,9 @@ import pytest
 from export.detector import Detector, load
 from schemas.alert import Alert, FlowRef, Severity
 from schemas.dead_letter import DeadLetter, Reason, Reject
+from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
 from stream.detect import Policy, dead_letter, detect
-from stream.source import Batch, FlowRecord
 from tests.bundles import make_bundle
 from tests.stream.rig import THRESHOLD, attack, benign, flow
 
