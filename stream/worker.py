@@ -23,6 +23,7 @@ from stream.decode import Decoder
 from stream.detect import Policy
 from stream.judge import Judge
 from stream.metrics import Metrics
+from stream.record import Limits
 from stream.reload import Reloader
 from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
@@ -52,12 +53,18 @@ def serve(
     stream = params.stream
     metrics, status = Metrics(), Status()
     metrics.restarts.set(restarts)
+    limits = Limits(
+        max_message_bytes=stream.max_message_bytes,
+        max_depth=stream.max_depth,
+        max_fields=stream.max_fields,
+        max_string_chars=stream.max_string_chars,
+    )
     trust = Trust(stream.trusted_keys, required=stream.require_signature)
 
     def load_judge(directory: Path) -> Judge:
         detector = load_checked(directory, threads=max(1, (os.cpu_count() or 1) // stream.workers), trust=trust)
         threshold = detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold
-        decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage)
+        decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage, limits=limits)
         return Judge(detector, decoder, Policy(threshold), metrics.stage)
 
     def taken_over(manifest: Manifest) -> None:
