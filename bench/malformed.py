@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from export.detector import Detector, load
+from stream.batch import Batch, FlowRecord
 from stream.csv_records import records
 from stream.decode import Decoded, Decoder, Limits
 from stream.detect import Policy, dead_letter, detect
-from stream.source import Batch, FlowRecord
 
 __all__ = ["KINDS", "half_malformed", "main"]
 
@@ -44,7 +44,7 @@ def _other_value(value: bytes, rng: random.Random, raw: str) -> bytes:
 
 KINDS: dict[str, Malform] = {
     "truncated": lambda value, rng: value[: rng.randrange(1, len(value))],
-    "cut within": lambda value, rng: value[: rng.randrange(2, len(value) - 2)] + b"}",
+    "cut within": lambda value, rng: value[: value.index(b'":', rng.randrange(len(value) // 2)) + 2] + b"}",
     "garbage": lambda value, rng: rng.randbytes(len(value)),
     "wrong type": lambda value, rng: _other_value(value, rng, rng.choice(['"x"', "true", "[1, 2]", '{"a": 1}'])),
     "NaN": lambda value, rng: _other_value(value, rng, rng.choice(["NaN", "Infinity", "-Infinity"])),

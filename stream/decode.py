@@ -267,7 +267,8 @@ class _Table:
         members = np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0) + 1
         commas_in_texts = pl.col(pl.String).str.count_matches(",", literal=True).fill_null(0)
         values = self._frame.select(pl.sum_horizontal(pl.all().is_not_null().cast(pl.Int64), commas_in_texts))
-        return np.equal(members, values.to_series().to_numpy())
+        whole: np.ndarray = np.equal(members, values.to_series().to_numpy())
+        return whole
 
 
 def _plain_rows(values: Sequence[bytes | None], max_bytes: int) -> dict[int, bytes]:
