@@ -30,4 +30,5 @@ def test_it_prints_its_figures_and_fails_below_the_ratio_that_is_asked(capsys: p
     report = json.loads(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{")))
     assert [result["timed"] for result in report["results"]] == ["decode", "decode, set aside", "all"]
     assert all(result["ratio"] > 0 for result in report["results"])
-    assert main([*arguments, "--no-score", "--least", "1000"]) == 1
+    assert main([*arguments, "--least", "1000"]) == 1
+    assert main([*arguments, "--no-score", "--least", "1000"]) == 0
