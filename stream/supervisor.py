@@ -184,9 +184,11 @@ class _Supervisor:
 def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: Connection, supervisor: int) -> None:
     _die_with(supervisor)
     configure_logging(quiet=quiet)
+    structlog.contextvars.bind_contextvars(worker=index)
     stop = stop_on_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     from stream.judge import BatchFailed
+    from stream.sink import Hung
     from stream.worker import serve
 
     told = False
@@ -205,6 +207,9 @@ def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: C
         _end(tell, "refused", str(error))
     except BatchFailed as error:
         _end(tell, "poison", str(error))
+    except Hung as error:
+        log.error("worker hangs and is ended", why=str(error))
+        os._exit(1)  # in order it would wait for what hangs
     except Exception as error:
         # A bug. Not in the error's own words, which may quote a flow.
         at = [f"{it.filename}:{it.lineno} {it.name}" for it in traceback.extract_tb(error.__traceback__)]

@@ -133,7 +133,7 @@ def serve(
         )
         log.info(
             "running",
-            worker=name,
+            name=name,
             bundle=f"{manifest.name} {manifest.version} {manifest.hash[:12]}",
             signature=str(manifest.signature),
             threshold=judge.policy.threshold,
@@ -149,7 +149,7 @@ def serve(
         log.warning("stopped before it could begin")
     finally:
         source.close()
-    log.info("stopped", worker=name)
+    log.info("stopped", name=name)
 
 
 def _consumer(params: Params, name: str, status: Status) -> Consumer:
