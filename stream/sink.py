@@ -279,8 +279,8 @@ def _bounded(call: Callable[[], None]) -> None:
     thread.join(2 * _TIMEOUT_S)
     if not outcome:
         raise Hung("Kafka's client library does not come back from sending offsets to a transaction")
-    if outcome[0] is not None:
-        raise outcome[0]
+    if (error := outcome.pop()) is not None:  # taken out: else it would keep the producer alive by way of this frame
+        raise error
 
 
 def _is_over(deadline: float | None) -> bool:

@@ -28,10 +28,6 @@ __all__ = ["run_workers", "stop_on_signals"]
 log = structlog.get_logger()
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-# A member that lost the broker's answer to its joining is fenced by itself: it may come back. One that is fenced so often
-# in so short a time has a double that comes back as well.
-MOST_FENCED = 3
-FENCED_WITHIN_S = 90.0
 LONG_LIVED_S = 30.0  # a worker that dies after so long has not failed at its start
 _BACKOFF_S = 0.5
 _BACKOFF_MOST_S = 10.0
@@ -39,7 +35,7 @@ _LOOK_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
 # What a worker tells: it has published a batch; or, last of all, why it ends.
-_Kind = Literal["progressed", "refused", "fenced", "poison"]
+_Kind = Literal["progressed", "refused", "fenced", "outage", "poison"]
 
 
 def run_workers(params: Params, *, quiet: bool = False) -> int:
@@ -74,7 +70,6 @@ class _Worker:
         self.fruitless = 0  # deaths in a row without a batch published
         self.due_at = 0.0
         self.verdict: tuple[_Kind, str] | None = None
-        self._fenced_at: list[float] = []
         self._progressed = False
         self._started_at = 0.0
         self._told: Connection | None = None
@@ -115,12 +110,6 @@ class _Worker:
         self.process = None
         return status
 
-    def has_double(self) -> bool:
-        """Whether it is fenced, once more, by another than itself."""
-        now = time.monotonic()
-        self._fenced_at = [at for at in self._fenced_at if now - at < FENCED_WITHIN_S] + [now]
-        return len(self._fenced_at) >= MOST_FENCED
-
 
 class _Supervisor:
     def __init__(self, params: Params, quiet: bool, stop: threading.Event) -> None:
@@ -151,7 +140,7 @@ class _Supervisor:
         """Of a worker that has died; the status to end with when it may not."""
         status = worker.bury()
         kind, text = worker.verdict or ("", "")
-        if kind == "fenced" and worker.has_double():
+        if kind == "fenced":
             raise FencedError(text)
         if kind == "refused" and worker.starts == worker.fruitless == 1:
             raise FlowsentryError(text)
@@ -200,7 +189,7 @@ def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: C
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     from stream.judge import BatchFailed
     from stream.sink import Hung
-    from stream.worker import serve
+    from stream.worker import Outage, serve
 
     told = False
 
@@ -214,6 +203,8 @@ def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: C
         serve(params, index, stop.is_set, restarts=restarts, progressed=progressed)
     except FencedError as error:
         _end(tell, "fenced", str(error))
+    except Outage as error:
+        _end(tell, "outage", str(error))
     except FlowsentryError as error:
         _end(tell, "refused", str(error))
     except BatchFailed as error:
