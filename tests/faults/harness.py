@@ -1,0 +1,374 @@
+"""A run: the service on a real Kafka, fed and watched, while faults happen; then every record is accounted for.
+
+    with FaultyKafka(folder) as kafka, Harness(kafka, folder, seed=1) as harness:
+        harness.cause(Fault("kill worker"))
+        report = harness.finish()
+    assert report.problems == []
+"""
+
+import signal
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+from confluent_kafka import KafkaException
+
+from stream.topics import ROOMY
+from tests.faults.check import Topics, check, unconsumed
+from tests.faults.feed import Feed
+from tests.faults.given import BUNDLE, THRESHOLD, flows, malformed
+from tests.faults.kafka import FaultyKafka
+from tests.faults.report import Caused, Report
+from tests.faults.running import Running
+from tests.faults.samples import Sample, sample
+from tests.faults.schedule import Fault
+from tests.faults.watch import Watch
+
+__all__ = ["Harness", "run_faults"]
+
+_TICK_S = 0.05
+_PATIENCE_S = 60.0
+_SAMPLE_EVERY_S = 5.0
+_ALERT_PARTITIONS = 2
+
+
+class Harness:
+    """Topics and a group of their own, a feed, a live subscriber and the instance `main` of the service.
+
+    Args:
+        options: more of `python -m stream run`.
+        environment: more of the service's environment.
+        session_timeout_s: what the service has; a worker that is stopped stays so for longer.
+    """
+
+    def __init__(
+        self,
+        kafka: FaultyKafka,
+        folder: Path,
+        *,
+        seed: int,
+        rate: float = 200.0,
+        partitions: int = 4,
+        workers: int = 2,
+        bad_share: float = 0.05,
+        session_timeout_s: float = 10.0,
+        options: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        replay: str = "",
+    ) -> None:
+        self.kafka, self.seed = kafka, seed
+        self.session_timeout_s = session_timeout_s
+        self.topics = Topics(f"flows-{uuid.uuid4().hex[:8]}")
+        self.began_s = time.monotonic()
+        self.caused: list[Caused] = []
+        self.samples: list[Sample] = []
+        self.on_look: Callable[[], None] = lambda: None
+        self._folder, self._replay = folder, replay
+        self._environment = environment or {}
+        self._options = [
+            "--bundle", str(BUNDLE), "--bootstrap-servers", kafka.proxied, "--metrics-port", "0",
+            "--input", self.topics.flows, "--alerts", self.topics.alerts, "--dead-letters", self.topics.dead,
+            "--group", self.topics.group, "--threshold", str(THRESHOLD), *options,
+        ]  # fmt: skip
+        kafka.create(self.topics.flows, partitions)
+        kafka.create(self.topics.alerts, _ALERT_PARTITIONS)
+        kafka.create(self.topics.dead, 1, **{"max.message.bytes": str(ROOMY)})
+        self.given = [*flows(), *malformed()]
+        self.feed = Feed(
+            kafka.direct, self.topics.flows, self.given, seed=seed, partitions=partitions, rate=rate, bad_share=bad_share
+        )
+        self.watch = Watch(kafka.direct, self.topics.alerts, _ALERT_PARTITIONS)
+        self.instances: list[Running] = []
+        self._gone: list[Running] = []
+        self._exits: list[int] = []
+        self._sampled_s = 0.0
+        self._rebalances = _Rebalances(kafka, self.topics.group)
+        self.main = self.add("main", workers)
+
+    def __enter__(self) -> Self:
+        self.watch.start()
+        self._rebalances.start()
+        self.main.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.kafka.proxy.resume()
+        self.kafka.proxy.accept()
+        self._rebalances.finished.set()
+        self.watch.finish()
+        for instance in [*self.instances, *self._gone]:
+            instance.end()
+
+    def add(self, name: str, workers: int) -> Running:
+        """One more instance, not started yet."""
+        options = [*self._options, "--workers", str(workers)]
+        instance = Running(name, options, folder=self._folder, environment=self._environment)
+        self.instances.append(instance)
+        return instance
+
+    def remove(self, instance: Running) -> None:
+        """Stop an instance in order, for good."""
+        self._exits.append(instance.stop())
+        self.instances.remove(instance)
+        self._gone.append(instance)
+
+    # Waiting, with an eye on the service
+
+    def look(self, seconds: float = _TICK_S) -> None:
+        """Wait a moment; what has ended is started again, and memory is sampled now and then."""
+        time.sleep(seconds)
+        for instance in self.instances:
+            instance.look()
+        now_s = time.monotonic()
+        if now_s - self._sampled_s > _SAMPLE_EVERY_S:
+            self._sampled_s = now_s
+            self.samples += sample(self.instances, self.began_s)
+        self.on_look()
+
+    def pause(self, seconds: float) -> None:
+        """Wait."""
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0:
+            self.look(min(_TICK_S, left_s))
+
+    def until(self, condition: Callable[[], bool], what: str, patience_s: float = _PATIENCE_S) -> None:
+        """Wait for something, which must come."""
+        deadline = time.monotonic() + patience_s
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not come within {patience_s:.0f} s (seed {self.seed})"
+            self.look()
+
+    def flowing(self) -> None:
+        """Wait until alerts of every partition that is fed come, made from now on."""
+        began_s, wall_s = time.monotonic(), time.time()
+        wanted = self.feed.partitions
+        self.until(lambda: len(self.watch.first_since(began_s, wall_s)) >= wanted, "alerts of every partition", 120)
+
+    # Faults
+
+    def cause(self, fault: Fault) -> None:
+        """Wait as long as the fault says, then cause it; returns when it has ended, however long recovery takes."""
+        self.pause(fault.after_s)
+        now_s = time.monotonic()
+        if self.caused:
+            last = self.caused[-1]
+            self._measure(last)
+            last.mixed = last.measured_from_s is not None and last.all_again_s is None
+        caused = Caused(fault, now_s - self.began_s, time.time())
+        self.caused.append(caused)
+        getattr(self, "_" + fault.kind.replace(" ", "_"))(fault, caused)
+        caused.ended_s = time.monotonic() - self.began_s
+
+    def _measure(self, caused: Caused) -> None:
+        """When alerts flowed again after a fault, if they do by now."""
+        if caused.measured_from_s is None or caused.all_again_s is not None:
+            return
+        from_s = caused.measured_from_s + self.began_s
+        wall_s = caused.wall_s + caused.measured_from_s - caused.began_s
+        found = self.watch.first_since(from_s, wall_s)
+        wanted = self.watch.partitions_before(from_s)
+        if found:
+            caused.first_again_s = min(found.values()) - from_s
+        if wanted and wanted <= found.keys():
+            caused.all_again_s = max(found[number] for number in wanted) - from_s
+
+    def _from_now(self, caused: Caused) -> None:
+        caused.measured_from_s = time.monotonic() - self.began_s
+
+    def _victim(self, fault: Fault) -> int:
+        self.until(lambda: bool(self.main.workers()), "a worker")
+        workers = self.main.workers()
+        return workers[int(fault.which * len(workers))]
+
+    def _kill_worker(self, fault: Fault, caused: Caused) -> None:
+        victim = self._victim(fault)
+        self._from_now(caused)
+        self.main.send(victim, signal.SIGKILL)
+
+    def _kill_worker_before_commit(self, fault: Fault, caused: Caused) -> None:
+        self.main.doom(self.sign("kill-before-commit"))
+        self._from_now(caused)
+
+    def _kill_worker_after_commit(self, fault: Fault, caused: Caused) -> None:
+        self.main.doom(self.sign("kill-after-commit"))
+        self._from_now(caused)
+
+    def sign(self, name: str) -> int:
+        """Give a sign to whichever worker comes to the place first; its process id, once it has."""
+        path = self.main.signs / name
+        path.touch()
+        taken: list[int] = []
+
+        def look() -> bool:
+            taken[:] = [int(each.suffix[1:]) for each in self.main.signs.glob(f"{name}.*")]
+            return bool(taken)
+
+        while not look():
+            self.look()
+            assert path.exists() or look(), f"the sign {name} is gone"
+        (self.main.signs / f"{name}.{taken[0]}").unlink()
+        return taken[0]
+
+    def _kill_supervisor(self, fault: Fault, caused: Caused) -> None:
+        self._from_now(caused)
+        self.main.send(self.main.pid, signal.SIGKILL)
+
+    def _terminate_service(self, fault: Fault, caused: Caused) -> None:
+        self._exits.append(self.main.stop())
+        self._from_now(caused)
+        self.main.start()
+
+    def _stop_worker(self, fault: Fault, caused: Caused) -> None:
+        victim = self._victim(fault)
+        self._freeze(victim, self.session_timeout_s + fault.lasts_s)
+        self._from_now(caused)
+
+    def _stop_supervisor(self, fault: Fault, caused: Caused) -> None:
+        self._freeze(self.main.pid, fault.lasts_s)
+
+    def _freeze(self, pid: int, seconds: float) -> None:
+        self.main.send(pid, signal.SIGSTOP)
+        self.pause(seconds)
+        self.thaw(pid)
+
+    def thaw(self, pid: int) -> None:
+        """Let a stopped worker go on, if it is still there."""
+        if psutil.pid_exists(pid):
+            self.main.send(pid, signal.SIGCONT)
+
+    def _kill_broker(self, fault: Fault, caused: Caused) -> None:
+        self.kafka.kill()
+        self._broker_returns(fault, caused)
+
+    def _restart_broker(self, fault: Fault, caused: Caused) -> None:
+        self.kafka.terminate()
+        self._broker_returns(fault, caused)
+
+    def _broker_returns(self, fault: Fault, caused: Caused) -> None:
+        self.pause(fault.lasts_s)
+        self.kafka.start()
+        self._from_now(caused)
+
+    def _add_and_remove_an_instance(self, fault: Fault, caused: Caused) -> None:
+        other = self.add(f"other{len(self._gone)}", 1)
+        other.start()
+        self.pause(fault.lasts_s)
+        self.remove(other)
+        self._from_now(caused)
+
+    def _raise_partitions(self, fault: Fault, caused: Caused) -> None:
+        wanted = self.feed.partitions + 1
+        self.kafka.raise_partitions(self.topics.flows, wanted)
+        self.feed.use(wanted)
+
+    def _stall_network(self, fault: Fault, caused: Caused) -> None:
+        self.kafka.proxy.stall()
+        self.pause(fault.lasts_s)
+        self.kafka.proxy.resume()
+        self._from_now(caused)
+
+    def _cut_network(self, fault: Fault, caused: Caused) -> None:
+        self._from_now(caused)
+        self.kafka.proxy.cut()
+
+    def _delay_network(self, fault: Fault, caused: Caused) -> None:
+        self.kafka.proxy.delay(0.02 + 0.3 * fault.which)
+        self.pause(fault.lasts_s)
+        self.kafka.proxy.resume()
+        self._from_now(caused)
+
+    def _refuse_connections(self, fault: Fault, caused: Caused) -> None:
+        self.kafka.proxy.refuse()
+        self.pause(fault.lasts_s)
+        self.kafka.proxy.accept()
+        self._from_now(caused)
+
+    # The end
+
+    def finish(self, patience_s: float = 120.0) -> Report:
+        """No more faults and flows: wait until all is consumed, stop the service, and account for every record."""
+        self.feed.finish()
+        self.drained(patience_s)
+        for caused in self.caused[-1:]:
+            self._measure(caused)
+        for instance in list(self.instances):
+            self.remove(instance)
+        self._settle()
+        self._rebalances.finished.set()
+        self.watch.finish()
+        for instance in self._gone:
+            instance.end()
+        outcome = check(self.kafka.direct, self.topics, self.feed, self.given, self.watch)
+        return Report(
+            seed=self.seed,
+            replay=self._replay,
+            seconds=time.monotonic() - self.began_s,
+            outcome=outcome,
+            caused=self.caused,
+            gap_s=self.watch.gap_s,
+            gap_until_s=self.watch.gap_until_s - self.began_s,
+            rebalances=self._rebalances.count,
+            by_itself=[f"{end.what} at {end.at_s - self.began_s:.1f} s" for each in self._gone for end in each.by_itself],
+            told=sum((each.told() for each in self._gone), Counter()),
+            unexpected=[f"{each.name}: {line}" for each in self._gone for line in each.unexpected()],
+            left_behind=[what for each in self._gone for what in each.left_behind],
+            exits=self._exits,
+        )
+
+    def drained(self, patience_s: float = 120.0) -> None:
+        """Wait until the group has committed every record, or patience ends: then the check tells what is left."""
+        deadline = time.monotonic() + patience_s
+        while unconsumed(self.kafka.direct, self.topics) and time.monotonic() < deadline:
+            self.look(0.5)
+
+    def _settle(self) -> None:
+        """Let the live subscriber see the last alerts: wait until none has come for a second."""
+        seen, since_s = -1, time.monotonic()
+        while time.monotonic() - since_s < 1.0:
+            if (now := self.watch.alerts) != seen:
+                seen, since_s = now, time.monotonic()
+            time.sleep(0.05)
+
+
+class _Rebalances(threading.Thread):
+    """Counts how often the group's assignment changed, as the broker tells it: at least that many rebalances."""
+
+    def __init__(self, kafka: FaultyKafka, group: str) -> None:
+        super().__init__(name="rebalances", daemon=True)
+        self.count = 0
+        self.finished = threading.Event()
+        self._admin, self._group = kafka.admin(), group
+
+    def run(self) -> None:
+        last: set[tuple[str, int]] = set()
+        while not self.finished.wait(0.5):
+            try:
+                group = self._admin.describe_consumer_groups([self._group], request_timeout=5)[self._group].result(10)
+            except KafkaException:  # the broker is away
+                continue
+            held = {
+                (member.member_id, place.partition) for member in group.members for place in member.assignment.topic_partitions
+            }
+            if held and held != last:
+                self.count += bool(last)
+                last = held
+
+
+def run_faults(kafka: FaultyKafka, folder: Path, faults: Sequence[Fault], *, seed: int, rate: float = 200.0, replay: str) -> Report:
+    """Feed the service, cause the faults one after the other, and account for every record."""
+    print(f"seed {seed}:", *faults, sep="\n  ", flush=True)
+    with Harness(kafka, folder, seed=seed, rate=rate, replay=replay) as harness:
+        harness.feed.start()
+        harness.flowing()
+        for fault in faults:
+            harness.cause(fault)
+        harness.pause(2.0)
+        report = harness.finish()
+    print(report, flush=True)
+    return report
