@@ -1,5 +1,6 @@
 """After a run: what stands on the topics against what must, id by id."""
 
+import io
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ from tests.faults.given import Given
 from tests.faults.watch import Place, Watch, place_of
 from tests.kafka import committed, each_message, end_offsets
 
-__all__ = ["Outcome", "Topics", "check", "unconsumed"]
+__all__ = ["Outcome", "Topics", "check", "rebalances", "unconsumed"]
 
 _EPSILON = 1e-5
+# Kinds of keys in Kafka's own topic of offsets.
+_CLASSIC_GROUP, _CONSUMER_GROUP = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,25 @@ def unconsumed(servers: str, topics: Topics) -> dict[int, int]:
     ends = end_offsets(servers, topics.flows)
     done = committed(servers, topics.group, topics.flows)
     return {number: end - max(0, done[number]) for number, end in ends.items() if end > max(0, done[number])}
+
+
+def rebalances(servers: str, group: str) -> int:
+    """The group's last generation (or epoch, of the protocol of KIP-848): the broker counts each rebalance in it."""
+    last = 0
+    for message in each_message(servers, "__consumer_offsets"):
+        key, value = io.BytesIO(message.key() or b""), io.BytesIO(message.value() or b"")
+        kind = _int(key, 2)
+        if kind not in (_CLASSIC_GROUP, _CONSUMER_GROUP) or key.read(_int(key, 2)) != group.encode() or not message.value():
+            continue
+        value.read(2)  # its version
+        if kind == _CLASSIC_GROUP:
+            value.read(_int(value, 2))  # its protocol's type
+        last = max(last, _int(value, 4))
+    return last
+
+
+def _int(data: io.BytesIO, size: int) -> int:
+    return int.from_bytes(data.read(size), signed=True)
 
 
 def check(servers: str, topics: Topics, feed: Feed, given: Sequence[Given], watch: Watch) -> Outcome:

@@ -7,7 +7,6 @@
 """
 
 import signal
-import threading
 import time
 import uuid
 from collections import Counter
@@ -17,10 +16,9 @@ from types import TracebackType
 from typing import Self
 
 import psutil
-from confluent_kafka import KafkaException
 
 from stream.topics import ROOMY
-from tests.faults.check import Topics, check, unconsumed
+from tests.faults.check import Topics, check, rebalances, unconsumed
 from tests.faults.feed import Feed
 from tests.faults.given import BUNDLE, THRESHOLD, flows, malformed
 from tests.faults.kafka import FaultyKafka
@@ -88,19 +86,16 @@ class Harness:
         self._gone: list[Running] = []
         self._exits: list[int] = []
         self._sampled_s = 0.0
-        self._rebalances = _Rebalances(kafka, self.topics.group)
         self.main = self.add("main", workers)
 
     def __enter__(self) -> Self:
         self.watch.start()
-        self._rebalances.start()
         self.main.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.kafka.proxy.resume()
         self.kafka.proxy.accept()
-        self._rebalances.finished.set()
         self.watch.finish()
         for instance in [*self.instances, *self._gone]:
             instance.end()
@@ -300,7 +295,6 @@ class Harness:
         for instance in list(self.instances):
             self.remove(instance)
         self._settle()
-        self._rebalances.finished.set()
         self.watch.finish()
         for instance in self._gone:
             instance.end()
@@ -313,7 +307,7 @@ class Harness:
             caused=self.caused,
             gap_s=self.watch.gap_s,
             gap_until_s=self.watch.gap_until_s - self.began_s,
-            rebalances=self._rebalances.count,
+            rebalances=rebalances(self.kafka.direct, self.topics.group),
             by_itself=[f"{end.what} at {end.at_s - self.began_s:.1f} s" for each in self._gone for end in each.by_itself],
             told=sum((each.told() for each in self._gone), Counter()),
             unexpected=[f"{each.name}: {line}" for each in self._gone for line in each.unexpected()],
@@ -334,30 +328,6 @@ class Harness:
             if (now := self.watch.alerts) != seen:
                 seen, since_s = now, time.monotonic()
             time.sleep(0.05)
-
-
-class _Rebalances(threading.Thread):
-    """Counts how often the group's assignment changed, as the broker tells it: at least that many rebalances."""
-
-    def __init__(self, kafka: FaultyKafka, group: str) -> None:
-        super().__init__(name="rebalances", daemon=True)
-        self.count = 0
-        self.finished = threading.Event()
-        self._admin, self._group = kafka.admin(), group
-
-    def run(self) -> None:
-        last: set[tuple[str, int]] = set()
-        while not self.finished.wait(0.5):
-            try:
-                group = self._admin.describe_consumer_groups([self._group], request_timeout=5)[self._group].result(10)
-            except KafkaException:  # the broker is away
-                continue
-            held = {
-                (member.member_id, place.partition) for member in group.members for place in member.assignment.topic_partitions
-            }
-            if held and held != last:
-                self.count += bool(last)
-                last = held
 
 
 def run_faults(kafka: FaultyKafka, folder: Path, faults: Sequence[Fault], *, seed: int, rate: float = 200.0, replay: str) -> Report:

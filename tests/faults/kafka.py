@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from stream.broker import LocalBroker, _free_port
+from stream.topics import partitions_of
 from tests.faults.proxy import Proxy
 
 __all__ = ["PROMPT", "FaultyKafka"]
@@ -98,6 +99,6 @@ class FaultyKafka:
 
     def _await_partitions(self, admin: AdminClient, topic: str, partitions: int) -> None:
         deadline = time.monotonic() + _TIMEOUT_S
-        while len(admin.list_topics(timeout=_TIMEOUT_S).topics[topic].partitions) < partitions:
+        while len(partitions_of(admin, topic, self.direct)) < partitions:
             assert time.monotonic() < deadline, f"{topic} has not got {partitions} partitions in {_TIMEOUT_S:.0f} s"
             time.sleep(0.05)
