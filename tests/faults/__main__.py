@@ -9,15 +9,20 @@ from tests.faults.harness import run_faults
 from tests.faults.kafka import FaultyKafka
 from tests.faults.schedule import KINDS, every_kind, schedule
 
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--faults", type=int, default=10, metavar="N")
-    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=[], help="one fault of each of these instead")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=list(KINDS), default=[], help="one fault of each of these instead"
+    )
     parser.add_argument("--rate", type=float, default=200.0, metavar="FLOWS_PER_S")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the service's logs there")
     arguments = parser.parse_args()
-    faults = every_kind(arguments.seed, arguments.kinds) if arguments.kinds else schedule(arguments.seed, arguments.faults)
+    faults = (
+        every_kind(arguments.seed, arguments.kinds) if arguments.kinds else schedule(arguments.seed, arguments.faults)
+    )
     with TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

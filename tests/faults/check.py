@@ -81,7 +81,11 @@ def rebalances(servers: str, group: str) -> int:
     for message in each_message(servers, "__consumer_offsets"):
         key, value = io.BytesIO(message.key() or b""), io.BytesIO(message.value() or b"")
         kind = _int(key, 2)
-        if kind not in (_CLASSIC_GROUP, _CONSUMER_GROUP) or key.read(_int(key, 2)) != group.encode() or not message.value():
+        if (
+            kind not in (_CLASSIC_GROUP, _CONSUMER_GROUP)
+            or key.read(_int(key, 2)) != group.encode()
+            or not message.value()
+        ):
             continue
         value.read(2)  # its version
         if kind == _CLASSIC_GROUP:
@@ -116,9 +120,7 @@ def check(servers: str, topics: Topics, feed: Feed, given: Sequence[Given], watc
     return outcome
 
 
-def _read_fed(
-    servers: str, topics: Topics, feed: Feed, given: Sequence[Given], outcome: Outcome
-) -> dict[int, _Fed]:
+def _read_fed(servers: str, topics: Topics, feed: Feed, given: Sequence[Given], outcome: Outcome) -> dict[int, _Fed]:
     """The input topic as it stands, which is the truth; the feed must have put each of its records there once."""
     fed: dict[int, _Fed] = defaultdict(_Fed)
     seen = bytearray(feed.sent)
@@ -139,9 +141,7 @@ def _read_fed(
     return fed
 
 
-def _check_alerts(
-    servers: str, topics: Topics, given: Sequence[Given], fed: dict[int, _Fed], outcome: Outcome
-) -> None:
+def _check_alerts(servers: str, topics: Topics, given: Sequence[Given], fed: dict[int, _Fed], outcome: Outcome) -> None:
     found: Counter[Place] = Counter()
     for message in each_message(servers, topics.alerts):
         place = place_of(message.key() or b"")

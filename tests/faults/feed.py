@@ -3,11 +3,11 @@
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from tests.faults.given import Given
+from tests.faults.given import MALFORMED, Given
 from tests.faults.kafka import PROMPT
 
 __all__ = ["Feed"]
@@ -25,7 +25,15 @@ class Feed(threading.Thread):
     """
 
     def __init__(
-        self, servers: str, topic: str, given: Sequence[Given], *, seed: int, partitions: int, rate: float, bad_share: float
+        self,
+        servers: str,
+        topic: str,
+        given: Sequence[Given],
+        *,
+        seed: int,
+        partitions: int,
+        rate: float,
+        bad_share: float,
     ) -> None:
         super().__init__(name="feed", daemon=True)
         self.rate = rate
@@ -35,9 +43,10 @@ class Feed(threading.Thread):
         self.partitions = partitions
         self._topic, self._given, self._bad_share = topic, given, bad_share
         self._good = [number for number, each in enumerate(given) if each.reason is None]
-        self._bad = [number for number, each in enumerate(given) if each.reason is not None]
+        self._bad = [number for number, each in enumerate(given) if each.reason in MALFORMED]
         self._random = random.Random(seed)
         self._finished = threading.Event()
+        self._sending = threading.Lock()  # serial numbers have no gaps
         self._producer = Producer(
             {
                 "bootstrap.servers": servers,
@@ -63,18 +72,34 @@ class Feed(threading.Thread):
         """Produce so many records now."""
         for _ in range(count):
             chosen = self._random.choice(self._bad if self._random.random() < self._bad_share else self._good)
-            self._send(self._given[chosen].value, chosen, self._random.randrange(self.partitions))
+            with self._sending:
+                self._send(self._given[chosen].value, chosen, self._random.randrange(self.partitions), self._told)
             self._producer.poll(0)
         self._producer.poll(0)
 
-    def give_one(self, chosen: int, partition: int) -> None:
-        """Produce one record, given by its number."""
-        self._send(self._given[chosen].value, chosen, partition)
+    def give_one(self, chosen: int, partition: int) -> int:
+        """Produce one record, by its number among those given, and wait for it; its offset."""
+        offsets: list[int] = []
+
+        def told(error: KafkaError | None, message: Message) -> None:
+            self._told(error, message)
+            offsets.append(message.offset() or 0)
+
+        with self._sending:
+            self._send(self._given[chosen].value, chosen, partition, told)
+        deadline = time.monotonic() + _PATIENCE_S
+        while not offsets:
+            assert time.monotonic() < deadline, "a record of the feed was not confirmed"
+            self._producer.poll(0.05)
+        return offsets[0]
 
     def use(self, partitions: int) -> None:
         """Produce to so many partitions from now on; they must be there."""
         deadline = time.monotonic() + _PATIENCE_S
-        while len(self._producer.list_topics(self._topic, timeout=_PATIENCE_S).topics[self._topic].partitions) < partitions:
+        while (
+            len(self._producer.list_topics(self._topic, timeout=_PATIENCE_S).topics[self._topic].partitions)
+            < partitions
+        ):
             assert time.monotonic() < deadline, f"the feed does not see {partitions} partitions"
         self.partitions = partitions
 
@@ -86,12 +111,19 @@ class Feed(threading.Thread):
         left = self._producer.flush(_PATIENCE_S)
         assert left == 0, f"{left} records of the feed were not confirmed in {_PATIENCE_S:.0f} s"
 
-    def _send(self, value: bytes | None, chosen: int, partition: int) -> None:
+    def _send(
+        self, value: bytes | None, chosen: int, partition: int, told: Callable[[KafkaError | None, Message], None]
+    ) -> None:
         headers: list[tuple[str, str | bytes | None]] = [("serial", b"%d" % self.sent), ("given", b"%d" % chosen)]
         while True:
             try:
                 self._producer.produce(
-                    self._topic, value, b"key-%d" % self.sent, partition=partition, headers=headers, on_delivery=self._told
+                    self._topic,
+                    value,
+                    b"key-%d" % self.sent,
+                    partition=partition,
+                    headers=headers,
+                    on_delivery=told,
                 )
                 break
             except BufferError:

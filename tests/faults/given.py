@@ -13,7 +13,7 @@ from schemas.datasets import SCHEMAS
 from schemas.dead_letter import Reason
 from stream.csv_records import records
 
-__all__ = ["BUNDLE", "THRESHOLD", "Given", "flows", "malformed"]
+__all__ = ["BUNDLE", "MALFORMED", "THRESHOLD", "Given", "flows", "malformed"]
 
 BUNDLE = Path("bundles/cicids2017-improved")
 THRESHOLD = 0.5
@@ -34,6 +34,10 @@ _MALFORMED: Mapping[bytes | None, Reason] = {
     b'{"colour": "red"}\n': Reason.NO_KNOWN_FIELD,
     b'{"Flow Duration": 7}': Reason.TOO_FEW_FEATURES,
 }
+
+
+MALFORMED = frozenset(_MALFORMED.values())
+"""Reasons of records that the feed gives by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,5 @@ def flows() -> Sequence[Given]:
     return [
         Given(record.value, float(row["score"]), row["verdict"] == "1")
         for record in records(_SAMPLE, SCHEMAS["cicids2017-improved"])
-        if (row := judged.get(record.row)) is not None
-        and abs(float(row["score"]) - THRESHOLD) > _UNCLEAR
+        if (row := judged.get(record.row)) is not None and abs(float(row["score"]) - THRESHOLD) > _UNCLEAR
     ]

@@ -1,16 +1,16 @@
 """A run: the service on a real Kafka, fed and watched, while faults happen; then every record is accounted for.
 
-    with FaultyKafka(folder) as kafka, Harness(kafka, folder, seed=1) as harness:
-        harness.cause(Fault("kill worker"))
-        report = harness.finish()
-    assert report.problems == []
+with FaultyKafka(folder) as kafka, Harness(kafka, folder, seed=1) as harness:
+    harness.cause(Fault("kill worker"))
+    report = harness.finish()
+assert report.problems == []
 """
 
 import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,7 @@ import psutil
 from stream.topics import ROOMY
 from tests.faults.check import Topics, check, rebalances, unconsumed
 from tests.faults.feed import Feed
-from tests.faults.given import BUNDLE, THRESHOLD, flows, malformed
+from tests.faults.given import BUNDLE, THRESHOLD, Given, flows, malformed
 from tests.faults.kafka import FaultyKafka
 from tests.faults.report import Caused, Report
 from tests.faults.running import Running
@@ -31,7 +31,7 @@ from tests.faults.watch import Watch
 __all__ = ["Harness", "run_faults"]
 
 _TICK_S = 0.05
-_PATIENCE_S = 60.0
+_PATIENCE_S = 90.0
 _SAMPLE_EVERY_S = 5.0
 _ALERT_PARTITIONS = 2
 
@@ -43,6 +43,7 @@ class Harness:
         options: more of `python -m stream run`.
         environment: more of the service's environment.
         session_timeout_s: what the service has; a worker that is stopped stays so for longer.
+        more: records that the feed does not give by itself.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Harness:
         bad_share: float = 0.05,
         session_timeout_s: float = 10.0,
         options: Sequence[str] = (),
-        environment: dict[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        more: Sequence[Given] = (),
         replay: str = "",
     ) -> None:
         self.kafka, self.seed = kafka, seed
@@ -77,9 +79,15 @@ class Harness:
         kafka.create(self.topics.flows, partitions)
         kafka.create(self.topics.alerts, _ALERT_PARTITIONS)
         kafka.create(self.topics.dead, 1, **{"max.message.bytes": str(ROOMY)})
-        self.given = [*flows(), *malformed()]
+        self.given = [*flows(), *malformed(), *more]
         self.feed = Feed(
-            kafka.direct, self.topics.flows, self.given, seed=seed, partitions=partitions, rate=rate, bad_share=bad_share
+            kafka.direct,
+            self.topics.flows,
+            self.given,
+            seed=seed,
+            partitions=partitions,
+            rate=rate,
+            bad_share=bad_share,
         )
         self.watch = Watch(kafka.direct, self.topics.alerts, _ALERT_PARTITIONS)
         self.instances: list[Running] = []
@@ -143,7 +151,12 @@ class Harness:
         """Wait until alerts of every partition that is fed come, made from now on."""
         began_s, wall_s = time.monotonic(), time.time()
         wanted = self.feed.partitions
-        self.until(lambda: len(self.watch.first_since(began_s, wall_s)) >= wanted, "alerts of every partition", 120)
+        self.until(lambda: len(self.watch.first_since(began_s, wall_s)) >= wanted, "alerts of every partition")
+
+    def more(self, alerts: int = 100) -> None:
+        """Wait until so many more alerts have come."""
+        wanted = self.watch.alerts + alerts
+        self.until(lambda: self.watch.alerts >= wanted, f"{alerts} more alerts")
 
     # Faults
 
@@ -196,19 +209,16 @@ class Harness:
 
     def sign(self, name: str) -> int:
         """Give a sign to whichever worker comes to the place first; its process id, once it has."""
-        path = self.main.signs / name
-        path.touch()
-        taken: list[int] = []
+        (self.main.signs / name).touch()
+        taken: list[Path] = []
 
         def look() -> bool:
-            taken[:] = [int(each.suffix[1:]) for each in self.main.signs.glob(f"{name}.*")]
+            taken[:] = self.main.signs.glob(f"{name}.*")
             return bool(taken)
 
-        while not look():
-            self.look()
-            assert path.exists() or look(), f"the sign {name} is gone"
-        (self.main.signs / f"{name}.{taken[0]}").unlink()
-        return taken[0]
+        self.until(look, f"a worker at the place of {name}")
+        taken[0].unlink()
+        return int(taken[0].suffix[1:])
 
     def _kill_supervisor(self, fault: Fault, caused: Caused) -> None:
         self._from_now(caused)
@@ -308,7 +318,9 @@ class Harness:
             gap_s=self.watch.gap_s,
             gap_until_s=self.watch.gap_until_s - self.began_s,
             rebalances=rebalances(self.kafka.direct, self.topics.group),
-            by_itself=[f"{end.what} at {end.at_s - self.began_s:.1f} s" for each in self._gone for end in each.by_itself],
+            by_itself=[
+                f"{end.what} at {end.at_s - self.began_s:.1f} s" for each in self._gone for end in each.by_itself
+            ],
             told=sum((each.told() for each in self._gone), Counter()),
             unexpected=[f"{each.name}: {line}" for each in self._gone for line in each.unexpected()],
             left_behind=[what for each in self._gone for what in each.left_behind],
@@ -330,7 +342,9 @@ class Harness:
             time.sleep(0.05)
 
 
-def run_faults(kafka: FaultyKafka, folder: Path, faults: Sequence[Fault], *, seed: int, rate: float = 200.0, replay: str) -> Report:
+def run_faults(
+    kafka: FaultyKafka, folder: Path, faults: Sequence[Fault], *, seed: int, rate: float = 200.0, replay: str
+) -> Report:
     """Feed the service, cause the faults one after the other, and account for every record."""
     print(f"seed {seed}:", *faults, sep="\n  ", flush=True)
     with Harness(kafka, folder, seed=seed, rate=rate, replay=replay) as harness:

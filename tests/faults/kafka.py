@@ -1,7 +1,5 @@
 """A real Kafka that the service reaches through a proxy, and everybody else directly."""
 
-import os
-import signal
 import time
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +35,6 @@ class FaultyKafka:
         self.direct = f"127.0.0.1:{direct}"
         self.proxied = f"127.0.0.1:{port}"
         self.proxy = Proxy(port, behind)
-        self.answered_s = 0.0  # when the broker answered again, by time.monotonic
         self._broker = LocalBroker(
             port=direct,
             data_dir=folder,
@@ -69,8 +66,8 @@ class FaultyKafka:
 
     def start(self) -> None:
         """Again, on the same addresses and data; returns when it answers."""
+        self._broker.kill()  # one that has ended by itself
         self._broker.start()
-        self.answered_s = time.monotonic()
 
     def fill_disk(self) -> None:
         """Let no file grow by more than a little from now on: its writes fail as those to a full disk do."""
@@ -78,9 +75,17 @@ class FaultyKafka:
         limit = largest + _FULL_BYTES
         psutil.Process(self._broker.pid).rlimit(psutil.RLIMIT_FSIZE, (limit, psutil.RLIM_INFINITY))
 
-    def wait_until_dead(self, timeout_s: float) -> bool:
-        """Whether the broker has ended by itself."""
-        return self._broker._java is None or self._broker._java.exited.wait(timeout_s)
+    @property
+    def is_alive(self) -> bool:
+        """Whether the broker's process is there."""
+        return self._broker._java is not None and not self._broker._java.exited.is_set()
+
+    def heal(self) -> None:
+        """Take back every fault that may be left."""
+        self.proxy.resume()
+        self.proxy.accept()
+        if not self.is_alive:
+            self.start()
 
     def create(self, topic: str, partitions: int, **config: str) -> None:
         """A topic, there when this returns."""

@@ -1,8 +1,8 @@
 """A TCP proxy on loopback between the service and its broker that can stall, delay, cut and refuse.
 
-    with Proxy(port, target) as proxy:
-        proxy.stall()      # connections stay, nothing passes
-        proxy.resume()
+with Proxy(port, target) as proxy:
+    proxy.stall()      # connections stay, nothing passes
+    proxy.resume()
 """
 
 import asyncio

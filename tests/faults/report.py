@@ -129,7 +129,9 @@ class Report:
             "rebalances": self.rebalances,
             "longest_gap_s": round(self.gap_s, 2),
             "kill_to_alerts_s": [round(each, 2) for each in self.again_s("kill worker", "kill supervisor")],
-            "broker_to_alerts_s": [round(each, 2) for each in self.again_s("kill broker", "restart broker", "fill disk")],
+            "broker_to_alerts_s": [
+                round(each, 2) for each in self.again_s("kill broker", "restart broker", "fill disk")
+            ],
             "told": dict(self.told),
             "faults": [asdict(each) for each in self.caused],
             **self.more,
@@ -137,7 +139,11 @@ class Report:
 
 
 def _line(caused: Caused) -> str:
-    again = "" if caused.all_again_s is None else f", alerts again after {caused.first_again_s:.1f}–{caused.all_again_s:.1f} s"
+    again = (
+        ""
+        if caused.all_again_s is None
+        else f", alerts again after {caused.first_again_s:.1f}–{caused.all_again_s:.1f} s"
+    )
     return f"{caused.began_s:7.1f} s {caused.fault.kind}, {caused.ended_s - caused.began_s:.1f} s{again}" + (
         ", another fault met it" if caused.mixed else ""
     )

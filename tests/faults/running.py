@@ -40,7 +40,7 @@ class Running:
         self._command = [sys.executable, "-m", "tests.faults.service", "run", "--instance", name, *options]
         self.signs = folder / f"{name}.signs"
         self.signs.mkdir()
-        self._environment = {
+        self.environment: dict[str, str] = {
             **{key: value for key, value in os.environ.items() if key != "KAFKA_BOOTSTRAP_SERVERS"},
             **environment,
             "FLOWSENTRY_TEST_SIGNS": str(self.signs),
@@ -59,7 +59,12 @@ class Running:
     def start(self) -> None:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment, start_new_session=True
+                self._command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self.environment,
+                start_new_session=True,
             )
         self._groups.append(self._process.pid)
         self._known = set()

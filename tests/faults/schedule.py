@@ -51,7 +51,9 @@ class Fault:
         return f"after {self.after_s:4.1f} s: {self.kind}" + (f" ({self.lasts_s:.1f} s)" if self.lasts_s else "")
 
 
-def schedule(seed: int, count: int, *, gap_s: tuple[float, float] = (2.0, 6.0), kinds: Sequence[str] = ()) -> list[Fault]:
+def schedule(
+    seed: int, count: int, *, gap_s: tuple[float, float] = (2.0, 6.0), kinds: Sequence[str] = ()
+) -> list[Fault]:
     """`count` faults drawn by their weights; of `kinds` alone, each alike, if they are given."""
     chance = random.Random(seed)
     names, weights = (list(kinds), None) if kinds else (list(KINDS), list(KINDS.values()))
