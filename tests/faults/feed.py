@@ -22,6 +22,8 @@ class Feed(threading.Thread):
     Args:
         rate: flows/s, which may be set anew at any time.
         bad_share: share of malformed records.
+        waiting: how many alerts have not come yet, of so many that are due.
+        most_waiting: beyond that it pauses, so that a slow machine's backlog is bounded; None never does.
     """
 
     def __init__(
@@ -34,14 +36,18 @@ class Feed(threading.Thread):
         partitions: int,
         rate: float,
         bad_share: float,
+        waiting: Callable[[int], int],
+        most_waiting: int | None,
     ) -> None:
         super().__init__(name="feed", daemon=True)
         self.rate = rate
         self.sent = 0
+        self.alerts_due = 0
         self.confirmed = 0
         self.refused: list[str] = []
         self.partitions = partitions
         self._topic, self._given, self._bad_share = topic, given, bad_share
+        self._waiting, self._most_waiting = waiting, most_waiting
         self._good = [number for number, each in enumerate(given) if each.reason is None]
         self._bad = [number for number, each in enumerate(given) if each.reason in MALFORMED]
         self._random = random.Random(seed)
@@ -64,7 +70,9 @@ class Feed(threading.Thread):
         due, at_s = 0.0, time.monotonic()
         while not self._finished.wait(_TICK_S):
             now_s = time.monotonic()
-            due, at_s = due + self.rate * (now_s - at_s), now_s
+            if self._most_waiting is None or self._waiting(self.alerts_due) < self._most_waiting:
+                due += self.rate * (now_s - at_s)
+            at_s = now_s
             self.give(int(due))
             due -= int(due)
 
@@ -133,6 +141,7 @@ class Feed(threading.Thread):
                     raise
                 self._producer.poll(0.1)
         self.sent += 1
+        self.alerts_due += self._given[chosen].alert
 
     def _told(self, error: KafkaError | None, _: Message) -> None:
         if error is None:

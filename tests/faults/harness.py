@@ -56,6 +56,7 @@ class Harness:
         partitions: int = 4,
         workers: int = 2,
         bad_share: float = 0.05,
+        most_waiting: int | None = 500,
         session_timeout_s: float = 10.0,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
@@ -80,6 +81,7 @@ class Harness:
         kafka.create(self.topics.alerts, _ALERT_PARTITIONS)
         kafka.create(self.topics.dead, 1, **{"max.message.bytes": str(ROOMY)})
         self.given = [*flows(), *malformed(), *more]
+        self.watch = Watch(kafka.direct, self.topics.alerts, _ALERT_PARTITIONS)
         self.feed = Feed(
             kafka.direct,
             self.topics.flows,
@@ -88,8 +90,9 @@ class Harness:
             partitions=partitions,
             rate=rate,
             bad_share=bad_share,
+            waiting=lambda due: due - self.watch.alerts,
+            most_waiting=most_waiting,
         )
-        self.watch = Watch(kafka.direct, self.topics.alerts, _ALERT_PARTITIONS)
         self.instances: list[Running] = []
         self._gone: list[Running] = []
         self._exits: list[int] = []

@@ -94,10 +94,10 @@ class Proxy:
             self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
 
     async def _end(self) -> None:
+        self._delay_s = 0.0
+        self._passing.set()
         await self._refuse()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
