@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,9 +21,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=200.0, metavar="FLOWS_PER_S")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the service's logs there")
     arguments = parser.parse_args()
-    faults = (
-        every_kind(arguments.seed, arguments.kinds) if arguments.kinds else schedule(arguments.seed, arguments.faults)
-    )
+    if arguments.kinds:
+        faults = every_kind(arguments.seed, arguments.kinds)
+    else:
+        faults = list(islice(schedule(arguments.seed), arguments.faults))
     with TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ class Feed(threading.Thread):
         self.refused: list[str] = []
         self.partitions = partitions
         self._topic, self._given, self._bad_share = topic, given, bad_share
-        self._waiting, self._most_waiting = waiting, most_waiting
+        self._waiting, self.most_waiting = waiting, most_waiting
         self._good = [number for number, each in enumerate(given) if each.reason is None]
         self._bad = [number for number, each in enumerate(given) if each.reason in MALFORMED]
         self._random = random.Random(seed)
@@ -70,7 +70,7 @@ class Feed(threading.Thread):
         due, at_s = 0.0, time.monotonic()
         while not self._finished.wait(_TICK_S):
             now_s = time.monotonic()
-            if self._most_waiting is None or self._waiting(self.alerts_due) < self._most_waiting:
+            if self.most_waiting is None or self._waiting(self.alerts_due) < self.most_waiting:
                 due += self.rate * (now_s - at_s)
             at_s = now_s
             self.give(int(due))

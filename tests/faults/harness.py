@@ -32,6 +32,7 @@ __all__ = ["Harness", "run_faults"]
 
 _TICK_S = 0.05
 _PATIENCE_S = 90.0
+_RECOVERY_S = 60.0
 _SAMPLE_EVERY_S = 5.0
 _ALERT_PARTITIONS = 2
 
@@ -66,7 +67,7 @@ class Harness:
         self.kafka, self.seed = kafka, seed
         self.session_timeout_s = session_timeout_s
         self.topics = Topics(f"flows-{uuid.uuid4().hex[:8]}")
-        self.began_s = time.monotonic()
+        self.began_s, self._began_wall_s = time.monotonic(), time.time()
         self.caused: list[Caused] = []
         self.samples: list[Sample] = []
         self.on_look: Callable[[], None] = lambda: None
@@ -165,23 +166,31 @@ class Harness:
 
     def cause(self, fault: Fault) -> None:
         """Wait as long as the fault says, then cause it; returns when it has ended, however long recovery takes."""
+        if not fault.on_top:
+            self._recover()
         self.pause(fault.after_s)
-        now_s = time.monotonic()
         if self.caused:
-            last = self.caused[-1]
-            self._measure(last)
-            last.mixed = last.measured_from_s is not None and last.all_again_s is None
-        caused = Caused(fault, now_s - self.began_s, time.time())
+            self._measure(self.caused[-1])
+            self.caused[-1].overlaid = fault.on_top
+        caused = Caused(fault, time.monotonic() - self.began_s)
         self.caused.append(caused)
         getattr(self, "_" + fault.kind.replace(" ", "_"))(fault, caused)
         caused.ended_s = time.monotonic() - self.began_s
+
+    def _recover(self) -> None:
+        """Wait until alerts flow again after the last fault; not for ever: then the report tells how long it took."""
+        last = self.caused[-1] if self.caused else None
+        deadline = time.monotonic() + _RECOVERY_S
+        while last and last.measured_from_s is not None and last.all_again_s is None and time.monotonic() < deadline:
+            self.look()
+            self._measure(last)
 
     def _measure(self, caused: Caused) -> None:
         """When alerts flowed again after a fault, if they do by now."""
         if caused.measured_from_s is None or caused.all_again_s is not None:
             return
         from_s = caused.measured_from_s + self.began_s
-        wall_s = caused.wall_s + caused.measured_from_s - caused.began_s
+        wall_s = self._began_wall_s + caused.measured_from_s
         found = self.watch.first_since(from_s, wall_s)
         wanted = self.watch.partitions_before(from_s)
         if found:
@@ -301,10 +310,9 @@ class Harness:
 
     def finish(self, patience_s: float = 120.0) -> Report:
         """No more faults and flows: wait until all is consumed, stop the service, and account for every record."""
+        self._recover()
         self.feed.finish()
         self.drained(patience_s)
-        for caused in self.caused[-1:]:
-            self._measure(caused)
         for instance in list(self.instances):
             self.remove(instance)
         self._settle()
@@ -315,6 +323,7 @@ class Harness:
         return Report(
             seed=self.seed,
             replay=self._replay,
+            began_wall_s=self._began_wall_s,
             seconds=time.monotonic() - self.began_s,
             outcome=outcome,
             caused=self.caused,
@@ -355,7 +364,6 @@ def run_faults(
         harness.flowing()
         for fault in faults:
             harness.cause(fault)
-        harness.pause(2.0)
         report = harness.finish()
     print(report, flush=True)
     return report

@@ -4,13 +4,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import quantiles
+from math import ceil, inf
 from typing import Any
 
 from tests.faults.check import Outcome
 from tests.faults.schedule import Fault
 
-__all__ = ["Caused", "Report"]
+__all__ = ["BROKER", "KILLS", "Caused", "Report", "percentile"]
+
+KILLS = ("kill worker", "kill supervisor")
+BROKER = ("kill broker", "restart broker")
 
 _SHOWN = 5
 _NEAR_S = 15.0
@@ -18,20 +21,19 @@ _NEAR_S = 15.0
 
 @dataclass(slots=True)
 class Caused:
-    """A fault that happened. Times are seconds since the run's begin; `wall_s` is the wall clock's at `began_s`.
+    """A fault that happened. Times are seconds since the run's begin.
 
-    `again_s`: from the fault (of a broker: from its answering again) to an alert of the first and of the last partition.
-    `mixed`: another fault began before alerts of all partitions flowed again.
+    `first_again_s` and `all_again_s`: from the fault (of a broker: from its answering again) to alerts of the first and
+    of the last partition. `overlaid`: the schedule let another fault come on top of it.
     """
 
     fault: Fault
     began_s: float
-    wall_s: float
     ended_s: float = 0.0
     measured_from_s: float | None = None
     first_again_s: float | None = None
     all_again_s: float | None = None
-    mixed: bool = False
+    overlaid: bool = False
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class Report:
 
     seed: int
     replay: str
+    began_wall_s: float
     seconds: float
     outcome: Outcome
     caused: list[Caused]
@@ -51,7 +54,10 @@ class Report:
     unexpected: list[str]
     left_behind: list[str]
     exits: list[int]
+    found: list[str] = field(default_factory=list)
+    """Problems that others found."""
     more: dict[str, Any] = field(default_factory=dict)
+    """Figures that others measured."""
 
     @property
     def problems(self) -> list[str]:
@@ -62,19 +68,22 @@ class Report:
         found += [f"logged: {line}" for line in self.unexpected[:_SHOWN]]
         found += [f"left behind: {what}" for what in self.left_behind]
         found += [f"stopped with exit status {status}" for status in self.exits if status]
-        return found
+        return found + self.found
 
     def count(self, *kinds: str) -> int:
         """How many faults whose kind begins so."""
         return sum(each.fault.kind.startswith(kinds) for each in self.caused)
 
     def again_s(self, *kinds: str) -> list[float]:
-        """Seconds until alerts of every partition flowed again, of the faults that no other fault met meanwhile."""
-        return sorted(
-            each.all_again_s
+        """Seconds until alerts of every partition flowed again; infinite where they did not before the next fault.
+
+        Of the faults that the schedule put no other one on top of.
+        """
+        return [
+            inf if each.all_again_s is None else each.all_again_s
             for each in self.caused
-            if each.fault.kind.startswith(kinds) and each.all_again_s is not None and not each.mixed
-        )
+            if each.fault.kind.startswith(kinds) and not each.overlaid
+        ]
 
     def _history(self, title: str, places: Sequence[tuple[int, int]]) -> str:
         shown = [f"{len(places)} {title}:"]
@@ -83,7 +92,7 @@ class Report:
             if (given_s := self.outcome.given_s.get(place)) is None:
                 shown.append(f"  {name}")
                 continue
-            at_s = given_s - self.caused[0].wall_s + self.caused[0].began_s if self.caused else 0.0
+            at_s = given_s - self.began_wall_s
             near = [
                 f"{each.fault.kind} at {each.began_s:.1f}–{each.ended_s:.1f} s"
                 for each in self.caused
@@ -99,12 +108,10 @@ class Report:
             *(f"  {_line(each)}" for each in self.caused),
             f"produced {outcome.produced}, consumed {outcome.consumed}: {outcome.alerts} alerts, "
             f"{outcome.dead_letters} dead letters, {outcome.consumed - outcome.alerts - outcome.dead_letters} neither",
-            f"kills {self.count('kill worker', 'kill supervisor')}, "
-            f"broker restarts {self.count('kill broker', 'restart broker', 'fill disk')}, rebalances {self.rebalances}",
+            f"kills {self.count(*KILLS)}, broker restarts {self.count(*BROKER)}, rebalances {self.rebalances}",
             f"longest gap in alerts {self.gap_s:.1f} s, until {self.gap_until_s:.1f} s",
-            "alerts of all partitions again, after a kill of the service: "
-            + _spread(self.again_s("kill worker", "kill supervisor")),
-            "  after the broker's return: " + _spread(self.again_s("kill broker", "restart broker", "fill disk")),
+            "alerts of all partitions again, after a kill of the service: " + _spread(self.again_s(*KILLS)),
+            "  after the broker's return: " + _spread(self.again_s(*BROKER)),
             "warnings and errors: " + (", ".join(f"{what} × {n}" for what, n in self.told.most_common()) or "none"),
         ]
         if self.problems:
@@ -124,14 +131,12 @@ class Report:
             "dead_letters": self.outcome.dead_letters,
             "wrong": {title: len(places) for title, places in self.outcome.wrong.items()},
             "problems": self.problems,
-            "kills": self.count("kill worker", "kill supervisor"),
-            "broker_restarts": self.count("kill broker", "restart broker", "fill disk"),
+            "kills": self.count(*KILLS),
+            "broker_restarts": self.count(*BROKER),
             "rebalances": self.rebalances,
             "longest_gap_s": round(self.gap_s, 2),
-            "kill_to_alerts_s": [round(each, 2) for each in self.again_s("kill worker", "kill supervisor")],
-            "broker_to_alerts_s": [
-                round(each, 2) for each in self.again_s("kill broker", "restart broker", "fill disk")
-            ],
+            "kill_to_alerts_s": sorted(round(each, 2) for each in self.again_s(*KILLS)),
+            "broker_to_alerts_s": sorted(round(each, 2) for each in self.again_s(*BROKER)),
             "told": dict(self.told),
             "faults": [asdict(each) for each in self.caused],
             **self.more,
@@ -145,7 +150,7 @@ def _line(caused: Caused) -> str:
         else f", alerts again after {caused.first_again_s:.1f}–{caused.all_again_s:.1f} s"
     )
     return f"{caused.began_s:7.1f} s {caused.fault.kind}, {caused.ended_s - caused.began_s:.1f} s{again}" + (
-        ", another fault met it" if caused.mixed else ""
+        ", another fault on top of it" if caused.overlaid else ""
     )
 
 
@@ -158,4 +163,4 @@ def _spread(values: Sequence[float]) -> str:
 
 def percentile(values: Sequence[float], percent: int) -> float:
     """Of at least one value."""
-    return quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
+    return sorted(values)[ceil(len(values) * percent / 100) - 1]

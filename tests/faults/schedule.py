@@ -1,7 +1,7 @@
 """Which faults come, in which order: a list that follows from the seed alone."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = ["KINDS", "Fault", "every_kind", "schedule"]
@@ -25,6 +25,7 @@ KINDS: Mapping[str, int] = {
     "refuse connections": 2,
 }
 _MOST_PARTITION_RAISES = 3
+_ON_TOP = 0.2
 # (shortest, longest) of those that last; "stop worker" is longer than the session timeout, see `Harness`.
 _LASTS_S: Mapping[str, tuple[float, float]] = {
     "kill broker": (0.0, 4.0),
@@ -40,36 +41,36 @@ _LASTS_S: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: it comes `after_s` the one before has ended and lasts `lasts_s`; `which` in [0, 1) picks the victim."""
+    """One fault: it comes `after_s` alerts flow again after the one before, and lasts `lasts_s`.
+
+    One that is `on_top` does not wait for alerts to flow. `which` in [0, 1) picks the victim.
+    """
 
     kind: str
     after_s: float = 0.0
     lasts_s: float = 0.0
     which: float = 0.0
+    on_top: bool = False
 
     def __str__(self) -> str:
-        return f"after {self.after_s:4.1f} s: {self.kind}" + (f" ({self.lasts_s:.1f} s)" if self.lasts_s else "")
+        lasts = f", for {self.lasts_s:.1f} s" if self.lasts_s else ""
+        return f"after {self.after_s:3.1f} s: {self.kind}{lasts}" + (
+            ", on top of the one before" if self.on_top else ""
+        )
 
 
-def schedule(
-    seed: int, count: int, *, gap_s: tuple[float, float] = (2.0, 6.0), kinds: Sequence[str] = ()
-) -> list[Fault]:
-    """`count` faults drawn by their weights; of `kinds` alone, each alike, if they are given."""
+def schedule(seed: int, *, gap_s: tuple[float, float] = (0.5, 4.0)) -> Iterator[Fault]:
+    """Faults without end, drawn by their weights."""
     chance = random.Random(seed)
-    names, weights = (list(kinds), None) if kinds else (list(KINDS), list(KINDS.values()))
     raises = 0
-    faults: list[Fault] = []
-    while len(faults) < count:
-        [kind] = chance.choices(names, weights)
-        if kind == "raise partitions":
-            raises += 1
-            if raises > _MOST_PARTITION_RAISES:
-                continue
-        faults.append(_fault(kind, chance, gap_s))
-    return faults
+    while True:
+        [kind] = chance.choices(list(KINDS), list(KINDS.values()))
+        raises += kind == "raise partitions"
+        if kind != "raise partitions" or raises <= _MOST_PARTITION_RAISES:
+            yield _fault(kind, chance, gap_s)
 
 
-def every_kind(seed: int, kinds: Sequence[str], *, gap_s: tuple[float, float] = (1.0, 3.0)) -> list[Fault]:
+def every_kind(seed: int, kinds: Sequence[str], *, gap_s: tuple[float, float] = (0.5, 2.0)) -> list[Fault]:
     """One fault of each of `kinds`, in an order that the seed decides."""
     chance = random.Random(seed)
     return [_fault(kind, chance, gap_s) for kind in chance.sample(kinds, len(kinds))]
@@ -77,4 +78,10 @@ def every_kind(seed: int, kinds: Sequence[str], *, gap_s: tuple[float, float] = 
 
 def _fault(kind: str, chance: random.Random, gap_s: tuple[float, float]) -> Fault:
     shortest, longest = _LASTS_S.get(kind, (0.0, 0.0))
-    return Fault(kind, round(chance.uniform(*gap_s), 1), round(chance.uniform(shortest, longest), 1), chance.random())
+    return Fault(
+        kind,
+        after_s=round(chance.uniform(*gap_s), 1),
+        lasts_s=round(chance.uniform(shortest, longest), 1),
+        which=chance.random(),
+        on_top=chance.random() < _ON_TOP,
+    )
