@@ -1,12 +1,18 @@
-"""`python -m export`: build a detector bundle, verify one, score a CSV with one."""
+"""`python -m export`: build a detector bundle, verify, sign and fetch one, score a CSV with one."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+from export.bundle import MANIFEST, read_bundle, write_signature
+from export.signing import PRIVATE_KEY, PUBLIC_KEY, Trust, make_keys, sign
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS
+from schemas.errors import ParamsError
 from schemas.params import NULL, Params, load_params
 
 __all__ = ["main", "parser"]
@@ -15,7 +21,20 @@ _EXAMPLES = """examples:
   python -m export build  --dataset unsw-nb15
   python -m export verify bundles/unsw-nb15
   python -m export score  bundles/unsw-nb15 --input flows.csv.gz --output scores.csv --rejects rejects.csv
+  python -m export keygen --out keys
+  python -m export sign   bundles/unsw-nb15 --key keys/signing.key
+  python -m export verify bundles/unsw-nb15 --trusted-keys keys/signing.pub --require-signature
+  python -m export pull   bundles/unsw-nb15 --to bundles/live
+  python -m export pull   models:/flowsentry-unsw-nb15@champion --to bundles/live --watch
 """
+
+# MLflow's own settings, where a user has none: a pull that is to stop does not wait for long for an answer.
+_MLFLOW = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,10 +49,31 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
-            name, help=text, description=text, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=text,
+            description=text,
+            epilog=_EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # a password given as --password is not taken for --password-file, and repeated
         )
         add_common(command)
         return command
+
+    def add_trust(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--trusted-keys", type=Path, metavar="FILE", help="public keys whose signatures count, PEM"
+        )
+        command.add_argument(
+            "--require-signature",
+            action="store_true",
+            default=None,
+            help="refuse a bundle that none of them has signed",
+        )
+
+    def add_password(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--password-file", type=Path, metavar="FILE", help="its first line is the private key's password"
+        )
 
     build = add("build", "training run → bundle (needs the trainer's packages)")
     build.add_argument("--dataset", choices=SCHEMAS, help="whose run to build from")
@@ -48,6 +88,8 @@ def parser() -> argparse.ArgumentParser:
         help="the training run it was built from: measures parity anew on held-out rows",
     )  # fmt: skip
 
+    add_trust(verify)
+
     score = add("score", "score a CSV offline, by the code that the service uses")
     score.add_argument("bundle", type=Path, metavar="DIR")
     score.add_argument("--input", type=Path, required=True, metavar="FILE", help="flows, CSV, gzipped or not")
@@ -59,13 +101,47 @@ def parser() -> argparse.ArgumentParser:
     limit = score.add_mutually_exclusive_group()
     limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
     limit.add_argument("--threshold", type=float, metavar="P", help="a threshold of your own")
+
+    keygen = add("keygen", "make a pair of ed25519 keys for signing bundles")
+    keygen.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="writes signing.key and signing.pub there"
+    )
+    add_password(keygen)
+
+    sign = add("sign", "sign a bundle: writes bundle.json.sig into it")
+    sign.add_argument("bundle", type=Path, metavar="DIR")
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key, PEM")
+    add_password(sign)
+
+    pull = add("pull", "fetch a bundle, check it whole and switch a symbolic link to it, while a service runs on it")
+    pull.add_argument("source", metavar="SOURCE", help="models:/NAME@ALIAS, models:/NAME/VERSION or a directory")
+    pull.add_argument(
+        "--to", type=Path, required=True, metavar="LINK", help="the versions lie beside it, in LINK.versions"
+    )
+    pull.add_argument("--watch", action="store_true", help="go on, and fetch whatever the source has next")
+    pull.add_argument("--every", type=float, default=30.0, metavar="S", help="seconds between looks (default: 30)")
+    add_trust(pull)
     return top
 
 
+def _params(arguments: argparse.Namespace) -> Params:
+    given = vars(arguments)
+    named = {
+        "data.dataset": given.get("dataset"),
+        "stream.target_fpr": given.get("target_fpr"),
+        "stream.threshold": given.get("threshold"),
+        "stream.trusted_keys": given.get("trusted_keys"),
+        "stream.require_signature": given.get("require_signature"),
+    }
+    if given.get("target_fpr") is not None:
+        named["stream.threshold"] = NULL  # one in params.yaml would go before it
+    return load_params(common_options(arguments, named), file=arguments.params)
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    params = _params(arguments)
+    trust = Trust(params.stream.trusted_keys, params.stream.require_signature)
     if arguments.command == "build":
-        options = common_options(arguments, {"data.dataset": arguments.dataset})
-        params = load_params(options, file=arguments.params)
         from export.build import build
 
         dataset = params.data.dataset
@@ -73,25 +149,60 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.runs / dataset, arguments.out or Path("bundles") / dataset, params.export, name=arguments.name
         )
         print(f"wrote {out}")
-        return 0
-    if arguments.command == "verify":
-        load_params(common_options(arguments), file=arguments.params)
+    elif arguments.command == "verify":
         from export.verify import verify
 
-        for line in verify(arguments.bundle, arguments.run):
+        for line in verify(arguments.bundle, arguments.run, trust):
             print(line)
-        return 0
-    named = {"stream.target_fpr": arguments.target_fpr, "stream.threshold": arguments.threshold}
-    if arguments.target_fpr is not None:
-        named["stream.threshold"] = NULL  # one in params.yaml would go before it
-    return _score(arguments, load_params(common_options(arguments, named), file=arguments.params))
+    elif arguments.command == "keygen":
+        key = make_keys(arguments.out, _password(arguments))
+        print(
+            f"key {key}: {arguments.out / PRIVATE_KEY} signs, keep it to yourself; {arguments.out / PUBLIC_KEY} checks"
+        )
+    elif arguments.command == "sign":
+        bundle = read_bundle(arguments.bundle)
+        path = write_signature(bundle, sign(bundle.files[MANIFEST], arguments.key, _password(arguments)))
+        print(f"wrote {path}")
+    elif arguments.command == "pull":
+        _pull(arguments, params, trust)
+    else:
+        _score(arguments, params, trust)
+    return 0
 
 
-def _score(arguments: argparse.Namespace, params: Params) -> int:
+def _password(arguments: argparse.Namespace) -> bytes | None:
+    if arguments.password_file is None:
+        return None
+    password: bytes = arguments.password_file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+    if not password:
+        raise ParamsError(f"--password-file {arguments.password_file}: its first line is empty")
+    return password
+
+
+def _pull(arguments: argparse.Namespace, params: Params, trust: Trust) -> None:
+    from export.pull import described, pull, source_of, watch
+
+    if not arguments.every > 0:
+        raise ParamsError(f"--every {arguments.every}: expected a number of seconds above 0")
+    for name, value in _MLFLOW.items():
+        os.environ.setdefault(name, value)
+    source = source_of(arguments.source, params.tracking.mlflow_uri)
+    if arguments.watch:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+        def say(line: str) -> None:
+            print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {arguments.to}: {line}", file=sys.stderr, flush=True)
+
+        watch(source, arguments.to, trust, every_s=arguments.every, say=say)
+    pulled = pull(source, arguments.to, trust)
+    print(f"{arguments.to}: {'switched to' if pulled.switched else 'has already'} {described(pulled.manifest)}")
+
+
+def _score(arguments: argparse.Namespace, params: Params, trust: Trust) -> None:
     from export.detector import load
     from export.scoring import score_file
 
-    detector = load(arguments.bundle)
+    detector = load(arguments.bundle, trust=trust)
     stream = params.stream
     counts = score_file(
         arguments.input,
@@ -108,7 +219,6 @@ def _score(arguments: argparse.Namespace, params: Params) -> int:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.rejected.most_common())
         where = f" → {arguments.rejects}" if arguments.rejects else " (--rejects FILE lists them)"
         print(f"{counts.rejected.total()} rows refused ({reasons}){where}", file=sys.stderr)
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,33 +2,68 @@
 
     bundle.json          what the detector is: data set, features, thresholds, metrics, hashes of the other files
     bundle.json.sha256   hash of bundle.json, as `sha256sum` writes it
+    bundle.json.sig      signature of bundle.json (optional; its form: export/signing.py)
     model.onnx           raw feature values → probabilities
     reference.npz        made-up inputs and what torch answered to them: parity can be checked anywhere
 
-Nothing in a bundle is code: JSON, ONNX and plain arrays.
+Nothing in a bundle is code: JSON, ONNX and plain arrays. A bundle has these files and no others; each is read once, up to
+a size, and what was hashed is what is run.
 """
 
 import hashlib
 import json
+import os
 import re
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.signing import ANYONE, Signature, Trust, check_signature, stamp_of_file
 from export.thresholds import Threshold
 from schemas.datasets import SCHEMAS
 from schemas.errors import BundleError
 from schemas.flow import FlowSchema
 
-__all__ = ["FORMAT", "MANIFEST", "MODEL", "REFERENCE", "FeatureInfo", "Manifest", "read_manifest", "write_manifest"]
+__all__ = [
+    "FILES",
+    "FORMAT",
+    "MANIFEST",
+    "MANIFEST_HASH",
+    "MODEL",
+    "REFERENCE",
+    "SIGNATURE",
+    "Bundle",
+    "FeatureInfo",
+    "Manifest",
+    "manifest_hash",
+    "read_bundle",
+    "sha256_of",
+    "stamp",
+    "write_manifest",
+    "write_signature",
+]
 
 FORMAT = 1
 MANIFEST = "bundle.json"
 MANIFEST_HASH = "bundle.json.sha256"
 MODEL = "model.onnx"
 REFERENCE = "reference.npz"
+SIGNATURE = "bundle.json.sig"
+FILES: Mapping[str, int] = {
+    MANIFEST_HASH: 1 << 10,
+    MANIFEST: 4 << 20,
+    SIGNATURE: 1 << 10,
+    MODEL: 256 << 20,
+    REFERENCE: 16 << 20,
+}
+"""A bundle's files and how many bytes each may have; together they bound the bundle."""
 
-_LARGEST_FILE = 256 << 20
+_SEVERITIES = frozenset({"medium", "high", "critical"})
+_LONGEST_TEXT = 200
+_LARGEST_NUMBER = 3.4e38  # a float32's
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # for a pipe that nobody writes to
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +87,7 @@ class Manifest:
     name: str
     version: str
     hash: str
+    signature: Signature
     schema: FlowSchema
     features: tuple[FeatureInfo, ...]
     families: tuple[str, ...]
@@ -74,14 +110,35 @@ class Manifest:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle as it was read from `directory`: every file's content, checked."""
+
+    directory: Path
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+
 def sha256_of(path: Path) -> str:
     """Hex sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def manifest_hash(directory: Path) -> str:
+    """A bundle's hash, before anything in it is checked. Raises BundleError when it has no bundle.json."""
+    return hashlib.sha256(_Place(directory).read(MANIFEST)).hexdigest()
+
+
+def stamp(directory: Path) -> tuple[object, ...]:
+    """What changes when a bundle's place does, without reading it: which real directory it is, and the inode, size and
+    times of each file."""
+    real = os.path.realpath(directory)
+    return (real, *(stamp_of_file(os.path.join(real, name)) for name in FILES))
+
+
 def write_manifest(directory: Path, content: dict[str, Any]) -> None:
-    """Write bundle.json with the hashes of the files beside it, and its own hash."""
+    """Write bundle.json with the hashes of the files beside it, and its own hash; a signature is void and removed."""
     files = {
         name: {"sha256": sha256_of(directory / name), "bytes": (directory / name).stat().st_size}
         for name in (MODEL, REFERENCE)
@@ -90,53 +147,86 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
     text = json.dumps({"format": FORMAT, **content, "files": files}, indent=1, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
     (directory / MANIFEST_HASH).write_text(f"{sha256_of(path)}  {MANIFEST}\n", encoding="utf-8")
+    (directory / SIGNATURE).unlink(missing_ok=True)
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read and check a bundle: every file there, every hash right, a format and a schema that we speak.
+def write_signature(bundle: Bundle, signature: bytes) -> Path:
+    """Put a signature beside what it signs, in one step; the path of its file."""
+    path = bundle.directory / SIGNATURE
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(signature)
+    return partial.replace(path)
+
+
+def read_bundle(directory: Path, trust: Trust = ANYONE) -> Bundle:
+    """Read and check a bundle: every file there, every hash right, signed as `trust` asks, a format and a schema we speak.
 
     Raises:
         BundleError: it is not so; the message names the file or the field.
+        FlowsentryError: the trusted keys cannot be read.
     """
     if not directory.is_dir():
         raise BundleError(f"{directory}: no such bundle directory")
+    place = _Place(directory)
+    files = {MANIFEST_HASH: place.read(MANIFEST_HASH), MANIFEST: place.read(MANIFEST)}
     path = directory / MANIFEST
-    digest = _checked_hash(path, _recorded_hash(directory / MANIFEST_HASH), MANIFEST_HASH)
+    digest = _checked_hash(path, files[MANIFEST], _recorded_hash(directory, files[MANIFEST_HASH]), MANIFEST_HASH)
+    if place.has(SIGNATURE):
+        files[SIGNATURE] = place.read(SIGNATURE)
+    signature = check_signature(files[MANIFEST], files.get(SIGNATURE), trust, directory / SIGNATURE)
+    content = _parse_json(files[MANIFEST], path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise BundleError(f"{path}: expected a JSON object")
-    if content.get("format") != FORMAT:
-        raise BundleError(f"{path}: bundle format {content.get('format')!r} is not known, this version reads {FORMAT}")
-    try:
+        if unknown := content["files"].keys() - {MODEL, REFERENCE}:
+            raise BundleError(f"{path}: lists {sorted(unknown)[0]!r}, which is no file of a bundle")
         for name in (MODEL, REFERENCE):
-            _checked_hash(directory / name, content["files"][name]["sha256"], MANIFEST)
-        return _parse(content, path, digest)
+            files[name] = place.read(name)
+            _checked_hash(directory / name, files[name], content["files"][name]["sha256"], MANIFEST)
+        manifest = _parse(content, path, digest, signature)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path}: field {error} is missing or of the wrong type") from None
+    return Bundle(directory, manifest, files)
 
 
-def _recorded_hash(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise BundleError(f"{path}: missing or unreadable; the bundle is incomplete, build or fetch it again") from None
-    match = re.fullmatch(rf"([0-9a-f]{{64}})  {re.escape(MANIFEST)}\n", text)
+class _Place:
+    """The real directory behind a path: a link that is switched meanwhile does not mix two bundles."""
+
+    def __init__(self, directory: Path) -> None:
+        self._shown = directory
+        self._real = Path(os.path.realpath(directory))
+
+    def has(self, name: str) -> bool:
+        return os.path.lexists(self._real / name)
+
+    def read(self, name: str) -> bytes:
+        """A file's content; refuses what is no ordinary file, is too large or lies elsewhere."""
+        path, real = self._shown / name, Path(os.path.realpath(self._real / name))
+        if not real.is_relative_to(self._real):
+            raise BundleError(f"{path}: is a link out of the bundle's directory: put the file itself there")
+        try:
+            with open(real, "rb", opener=lambda file, flags: os.open(file, flags | _NO_WAITING)) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise BundleError(f"{path}: is not an ordinary file")
+                if status.st_size > FILES[name]:
+                    raise BundleError(f"{path}: {status.st_size} bytes, more than the {FILES[name]} that it may have")
+                return file.read(status.st_size)
+        except FileNotFoundError:
+            raise BundleError(f"{path}: missing; the bundle is incomplete, build or fetch it again") from None
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror}") from None
+
+
+def _recorded_hash(directory: Path, content: bytes) -> str:
+    match = re.fullmatch(rf"([0-9a-f]{{64}})  {re.escape(MANIFEST)}\n".encode(), content)
     if match is None:
-        raise BundleError(f"{path}: not the hash of {MANIFEST}: the file was changed, build or fetch it again")
-    return match[1]
-
-
-def _checked_hash(path: Path, expected: str, source: str) -> str:
-    if not path.is_file():
-        raise BundleError(f"{path}: missing; the bundle is incomplete, build or fetch it again")
-    if path.stat().st_size > _LARGEST_FILE:
         raise BundleError(
-            f"{path}: {path.stat().st_size} bytes, more than the {_LARGEST_FILE} that a bundle's file may have"
+            f"{directory / MANIFEST_HASH}: not the hash of {MANIFEST}: the file was changed, build or fetch it again"
         )
-    actual = sha256_of(path)
+    return match[1].decode()
+
+
+def _checked_hash(path: Path, content: bytes, expected: str, source: str) -> str:
+    actual = hashlib.sha256(content).hexdigest()
     if actual != expected:
         raise BundleError(
             f"{path}: sha256 is {actual}, expected {expected} by {source}: the file was changed, build or fetch it again"
@@ -144,7 +234,23 @@ def _checked_hash(path: Path, expected: str, source: str) -> str:
     return actual
 
 
-def _parse(content: dict[str, Any], path: Path, digest: str) -> Manifest:
+def _parse_json(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: expected a JSON object")
+    if content.get("format") != FORMAT:
+        raise BundleError(f"{path}: bundle format {content.get('format')!r} is not known, this version reads {FORMAT}")
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _parse(content: dict[str, Any], path: Path, digest: str, signature: Signature) -> Manifest:
     dataset = content["dataset"]
     schema = SCHEMAS.get(dataset)
     if schema is None:
@@ -159,25 +265,63 @@ def _parse(content: dict[str, Any], path: Path, digest: str) -> Manifest:
     if content["families"] != [family.name for family in schema.attack_families]:
         raise BundleError(f"{path}: families are not those of the {dataset} schema, in its order: build it again")
     return Manifest(
-        name=content["name"],
-        version=content["version"],
+        name=_text(content, "name"),
+        version=_text(content, "version"),
         hash=digest,
+        signature=signature,
         schema=schema,
-        features=tuple(
-            FeatureInfo(
-                name=item["name"],
-                kind=item["kind"],
-                unit=item["unit"],
-                benign_low=item.get("benign_low"),
-                benign_median=item.get("benign_median"),
-                benign_high=item.get("benign_high"),
-                vocabulary=tuple(item.get("vocabulary", ())),
-                benign_shares=tuple(item.get("benign_shares", ())),
-            )
-            for item in content["features"]
-        ),
+        features=tuple(_feature(item) for item in content["features"]),
         families=tuple(content["families"]),
-        thresholds=tuple(Threshold(**item) for item in content["thresholds"]),
-        severity=dict(content["severity"]),
+        thresholds=tuple(_threshold(item) for item in content["thresholds"]),
+        severity=_severity(content["severity"]),
         content=content,
     )
+
+
+# What an alert is made of must have the types that an alert has: else the first alert would fail, in the service.
+
+
+def _feature(item: dict[str, Any]) -> FeatureInfo:
+    vocabulary, shares = item.get("vocabulary", []), item.get("benign_shares", [])
+    if len(shares) != len(vocabulary) or not all(isinstance(category, str) for category in vocabulary):
+        raise TypeError("'vocabulary'")
+    return FeatureInfo(
+        name=item["name"],
+        kind=item["kind"],
+        unit=_text(item, "unit"),
+        **{key: _optional(item, key) for key in ("benign_low", "benign_median", "benign_high")},
+        vocabulary=tuple(vocabulary),
+        benign_shares=tuple(_number({"benign_shares": share}, "benign_shares", 0, 1) for share in shares),
+    )
+
+
+def _threshold(item: dict[str, Any]) -> Threshold:
+    threshold = Threshold(**item)
+    _number(item, "target_fpr", 0, 1)
+    _number(item, "threshold", 0, 2)  # above 1 where no score is to be an alert
+    return threshold
+
+
+def _severity(item: dict[str, Any]) -> dict[str, float]:
+    bounds = {name: _number(item, name) for name in dict(item)}
+    if not bounds.keys() <= _SEVERITIES:
+        raise TypeError("'severity'")
+    return bounds
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    value = item[key]
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        raise TypeError(repr(key))
+    return value
+
+
+def _number(item: Mapping[str, Any], key: str, low: float = -_LARGEST_NUMBER, high: float = _LARGEST_NUMBER) -> float:
+    value = item[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise TypeError(repr(key))
+    return value
+
+
+def _optional(item: Mapping[str, Any], key: str) -> float | None:
+    return None if item.get(key) is None else _number(item, key)

@@ -1,5 +1,6 @@
 """The detector: feature columns in, scores out. Needs numpy and onnxruntime alone."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from export.bundle import MODEL, FeatureInfo, Manifest, read_manifest
+from export.bundle import MODEL, Bundle, FeatureInfo, Manifest, read_bundle
+from export.signing import ANYONE, Trust
 from schemas.errors import BundleError
 from schemas.flow import Kind
 
-__all__ = ["Detector", "Scores", "Spoken", "load"]
+__all__ = ["Detector", "Scores", "Spoken", "load", "open_detector"]
 
 # Rows per run of the graph: large enough to keep the cores busy, small enough that memory stays flat.
 _ROWS_PER_RUN = 32
@@ -157,30 +159,66 @@ class Detector:
         return Scores(score, family, family_probability, attention)
 
 
-def load(directory: Path | str, *, threads: int | None = None) -> Detector:
+def load(directory: Path | str, *, threads: int | None = None, trust: Trust = ANYONE) -> Detector:
     """Open a bundle, after checking every hash.
 
     Args:
         threads: threads of one `score`; None leaves it to ONNX Runtime (one per core).
+        trust: whose signatures count, and whether there must be one.
 
     Raises:
-        BundleError: it is damaged, incomplete or of an unknown version.
+        BundleError: it is damaged, incomplete, not signed as it must be or of an unknown version.
     """
-    directory = Path(directory)
-    manifest = read_manifest(directory)
+    return open_detector(read_bundle(Path(directory), trust), threads=threads)
+
+
+def open_detector(bundle: Bundle, *, threads: int | None = None) -> Detector:
+    """Make the detector of a bundle that was read: of the bytes that were checked, not of the file.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the graph, or it is not a graph of this data set.
+    """
+    path = bundle.directory / MODEL
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     # A plan of memory per input shape takes 100 MB more and saves no time where batches differ in size.
     options.enable_mem_pattern = False
     # A service shares its cores with the broker's client: waiting threads must sleep.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # Tensors may name files that hold their data, and ONNX Runtime would look for them in the working directory. Below
+    # a path that is no directory there are none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
-        session = ort.InferenceSession(directory / MODEL, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(bundle.files[MODEL], options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes, which share no public base
-        raise BundleError(f"{directory / MODEL}: ONNX Runtime cannot load it: {error}") from error
-    return Detector(manifest, session)
+        raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+    _check_graph(session, bundle.manifest, path)
+    return Detector(bundle.manifest, session)
+
+
+def _check_graph(session: ort.InferenceSession, manifest: Manifest, path: Path) -> None:
+    schema = manifest.schema
+    inputs = {"numeric": ("float", [len(schema.numeric)])}
+    if schema.categorical or len(session.get_inputs()) > 1:  # of no features it is empty, and may be left out
+        inputs["categories"] = ("int64", [len(schema.categorical)])
+    outputs = {
+        "attack_probability": ("float", []),
+        "family_probabilities": ("float", [len(manifest.families)]),
+        "attention": ("float", [len(schema.features)]),
+    }
+    for given, expected in ((session.get_inputs(), inputs), (session.get_outputs(), outputs)):
+        found = {value.name: value for value in given}
+        for name, (kind, width) in expected.items():
+            shape = found[name].shape if name in found else None
+            if shape is None or isinstance(shape[0], int) or shape[1:] != width:
+                raise BundleError(f"{path}: {name} has shape {shape}, expected {['batch', *width]}")
+            if found[name].type != f"tensor({kind})":
+                raise BundleError(f"{path}: {name} is a {found[name].type}, expected tensor({kind})")
+        if list(found) != list(expected):
+            raise BundleError(f"{path}: has {', '.join(found)}, expected {', '.join(expected)} in this order")
 
 
 def _finite(value: float | None) -> float:

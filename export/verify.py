@@ -1,43 +1,37 @@
 """`verify`: is this bundle whole, is it what it says it is, and does it still answer as torch did?"""
 
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from export.bundle import MANIFEST, MODEL, REFERENCE, sha256_of
-from export.detector import Detector, load
+from export.bundle import MANIFEST, MODEL, Bundle, read_bundle, sha256_of
+from export.detector import Detector, open_detector
+from export.reference import check_reference, compared
+from export.signing import ANYONE, Trust
 from schemas.errors import BundleError
 
-__all__ = ["MAX_DIFFERENCE", "verify"]
-
-MAX_DIFFERENCE = 1e-4
+__all__ = ["verify"]
 
 
-def verify(directory: Path, run_directory: Path | None = None) -> Iterator[str]:
+def verify(directory: Path, run_directory: Path | None = None, trust: Trust = ANYONE) -> Iterator[str]:
     """Check a bundle, yielding a line per check that held.
 
     Args:
         run_directory: the training run that it was built from; with it (and torch) parity is measured anew on held-out
             rows, without it the figures measured at build time are shown.
+        trust: whose signatures count, and whether there must be one.
 
     Raises:
         BundleError: a check failed; the message names the file, the field or the difference.
     """
-    detector = load(directory)
-    manifest = detector.manifest
+    bundle = read_bundle(directory, trust)
+    detector, manifest = open_detector(bundle), bundle.manifest
     yield f"hashes     {len(manifest.content['files']) + 1} files as recorded; bundle {manifest.hash[:12]}"
+    yield f"signature  {manifest.signature}"
     yield f"identity   {manifest.name} {manifest.version}, data set {manifest.schema.name}"
-    yield _graph(directory, detector)
-    yield _reference(directory, detector)
+    yield _graph(bundle)
+    yield check_reference(bundle, detector)
     yield _recorded_parity(directory, detector) if run_directory is None else _held_out(run_directory, detector)
-    for split, figures in manifest.content["metrics"].items():
-        yield (
-            f"{split:<10} measured at build on {figures['rows']} rows, {figures['attacks']} of them attacks: AUC "
-            f"{figures['auc']:.5f}, recall {figures['recall_at_0.1%_fpr']:.4f} at 0.1% and "
-            f"{figures['recall_at_1%_fpr']:.4f} at 1% false positives, family right {figures['family_accuracy']:.4f}"
-        )
+    yield from _metrics(directory, detector)
     for threshold in manifest.thresholds:
         yield (
             f"threshold  {threshold.target_fpr:<7g} → {threshold.threshold:.6f}: {threshold.false_positives} of "
@@ -45,38 +39,20 @@ def verify(directory: Path, run_directory: Path | None = None) -> Iterator[str]:
         )
 
 
-def _graph(directory: Path, detector: Detector) -> str:
+def _graph(bundle: Bundle) -> str:
     import onnx
 
-    model = onnx.load(directory / MODEL)
-    onnx.checker.check_model(model)
-    opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    shapes = {
-        value.name: [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.input, *model.graph.output)
-    }
-    schema, families = detector.schema, len(detector.manifest.families)
-    expected = {
-        "numeric": [len(schema.numeric)],
-        **({"categories": [len(schema.categorical)]} if schema.categorical else {}),
-        "attack_probability": [],
-        "family_probabilities": [families],
-        "attention": [len(schema.features)],
-    }
-    for name, width in expected.items():
-        if name not in shapes or shapes[name][1:] != width:
-            raise BundleError(f"{directory / MODEL}: {name} has shape {shapes.get(name)}, expected {['batch', *width]}")
-    return f"graph      opset {opset}, " + ", ".join(f"{name}{shapes[name]}" for name in expected)
-
-
-def _reference(directory: Path, detector: Detector) -> str:
+    model = onnx.load_model_from_string(bundle.files[MODEL])  # unlike `load`, it follows no path in the model
     try:
-        with (directory / REFERENCE).open("rb") as file, np.load(file, allow_pickle=False) as reference:
-            numeric, codes, expected = (reference[name] for name in ("numeric", "categories", "attack"))
-    except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{directory / REFERENCE}: not the arrays of a reference: {error}") from None
-    scores = detector.score_matrix(numeric, codes)
-    return _compared("reference", scores.score, expected, detector, f"{len(expected)} made-up rows")
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise BundleError(f"{bundle.directory / MODEL}: {error}") from None
+    opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    shapes = (
+        f"{value.name}{[dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]}"
+        for value in (*model.graph.input, *model.graph.output)
+    )
+    return f"graph      opset {opset}, " + ", ".join(shapes)
 
 
 def _recorded_parity(directory: Path, detector: Detector) -> str:
@@ -90,6 +66,18 @@ def _recorded_parity(directory: Path, detector: Detector) -> str:
         raise BundleError(f"{directory / MANIFEST}: parity: field {error} is missing or of the wrong type") from None
 
 
+def _metrics(directory: Path, detector: Detector) -> list[str]:
+    try:
+        return [
+            f"{split:<10} measured at build on {figures['rows']} rows, {figures['attacks']} of them attacks: AUC "
+            f"{figures['auc']:.5f}, recall {figures['recall_at_0.1%_fpr']:.4f} at 0.1% and "
+            f"{figures['recall_at_1%_fpr']:.4f} at 1% false positives, family right {figures['family_accuracy']:.4f}"
+            for split, figures in detector.manifest.content["metrics"].items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{directory / MANIFEST}: metrics: field {error} is missing or of the wrong type") from None
+
+
 def _held_out(run_directory: Path, detector: Detector) -> str:
     from export import graph
     from export.run import read_run
@@ -100,18 +88,4 @@ def _held_out(run_directory: Path, detector: Detector) -> str:
     rows = run.rows("test") if len(run.rows("test")) else run.rows("validation")
     numeric, codes = run.inputs(rows)
     attack, _ = graph.run_program(graph.load_program(run.model), numeric, codes)
-    return _compared("held-out", detector.score_matrix(numeric, codes).score, attack, detector, f"{len(rows)} rows")
-
-
-def _compared(what: str, ours: np.ndarray, torchs: np.ndarray, detector: Detector, rows: str) -> str:
-    difference = float(np.abs(ours - torchs).max())
-    differing = {
-        threshold.target_fpr: int(((ours >= threshold.threshold) != (torchs >= threshold.threshold)).sum())
-        for threshold in detector.manifest.thresholds
-    }
-    if not difference < MAX_DIFFERENCE or any(differing.values()):  # NaN is a difference too
-        raise BundleError(
-            f"{what}: torch and ONNX Runtime differ on {rows}: max |Δp| {difference:.1e} (allowed {MAX_DIFFERENCE:.0e}), "
-            f"verdicts differing by target false-positive rate: {differing}"
-        )
-    return f"{what:<10} torch and ONNX Runtime agree on {rows}: max |Δp| {difference:.1e}, no verdict differs"
+    return compared("held-out", detector.score_matrix(numeric, codes).score, attack, detector, f"{len(rows)} rows")

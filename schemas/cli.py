@@ -21,7 +21,8 @@ def add_common(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
-        help="override one setting, e.g. --set train.batch_size=128; may be repeated",
+        help="override one setting, e.g. --set train.batch_size=128; may be repeated. No secrets: every user of the machine "
+        "sees a command's arguments",
     )  # fmt: skip
 
 
@@ -37,7 +38,8 @@ def common_options(
     for item in arguments.set:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ParamsError(f"--set {item}: expected KEY=VALUE, e.g. train.batch_size=128")
+            shown = "kafka.…" if item.startswith("kafka") else item  # it may be a password
+            raise ParamsError(f"--set {shown}: expected KEY=VALUE, e.g. train.batch_size=128")
         parsed = parse_value(key, value)
         options[key] = NULL if parsed is None else parsed
     return options | {key: value for key, value in named.items() if value is not None}

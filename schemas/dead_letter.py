@@ -1,14 +1,16 @@
 """Why a record could not be used, and the form in which it is set aside."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["HEADER_PREFIX", "DeadLetter", "Reason", "Reject"]
+__all__ = ["HEADER_PREFIX", "HOPS_HEADER", "DeadLetter", "Reason", "Reject"]
 
 HEADER_PREFIX = "flowsentry-"
+HOPS_HEADER = HEADER_PREFIX + "hops"
+"""Also on a record that was put back: how often that has been done, by now."""
 
 
 class Reason(StrEnum):
@@ -27,6 +29,7 @@ class Reason(StrEnum):
     TOO_DEEP = "too_deep"
     TOO_MANY_FIELDS = "too_many_fields"
     STRING_TOO_LONG = "string_too_long"
+    UNDECODABLE = "undecodable"
     POISON = "poison"
 
 
@@ -62,8 +65,8 @@ class DeadLetter(BaseModel):
     cut: int = Field(
         default=0,
         ge=0,
-        description="Bytes of the record's value where it is too large for the dead letters' topic: it is left out then, "
-        "as are its key and headers, and still stands at its topic, partition and offset. 0 where all of it is here.",
+        description="Bytes of the record, its key, value and headers, where they are too large for the dead letters' topic: "
+        "they are left out then, and still stand at its topic, partition and offset. 0 where all of it is here.",
     )
     schema_version: str = Field(default="1", description="Version of this contract.")
 
@@ -76,15 +79,32 @@ class DeadLetter(BaseModel):
 
     @classmethod
     def from_headers(cls, headers: Iterable[tuple[str, bytes | None]]) -> "DeadLetter":
-        """Read back what `to_headers` wrote; where a header is repeated the last one, ours, counts.
+        """Read back what `to_headers` wrote.
+
+        A producer's own headers cannot get in the way: of a repeated header the last one, ours, counts, and a name that
+        is none of ours counts for nothing.
 
         Raises:
             pydantic.ValidationError: the headers are not those of a dead letter.
         """
+        ours = _names(cls)
         return cls.model_validate(
             {
                 name.removeprefix(HEADER_PREFIX): value.decode(errors="replace")
                 for name, value in headers
-                if name.startswith(HEADER_PREFIX) and value is not None
+                if name in ours and value is not None
             }
         )
+
+    @classmethod
+    def own_headers(cls, headers: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes | None], ...]:
+        """The source record's own headers among a dead letter's: all before ours, which stand at the end, each once."""
+        ours, end = _names(cls), len(headers)
+        while end and headers[end - 1][0] in ours:
+            end -= 1
+            ours.remove(headers[end][0])
+        return tuple(headers[:end])
+
+
+def _names(model: type[DeadLetter]) -> set[str]:
+    return {HEADER_PREFIX + name for name in model.model_fields}

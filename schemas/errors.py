@@ -4,10 +4,11 @@ FlowsentryError
 ├── HeaderError   a CSV header or a record's keys do not fit the schema
 ├── LabelError    a label that the data set does not have
 ├── ParamsError   a wrong key or value in params.yaml, the environment or an option
-└── BundleError   a bundle that is damaged, incomplete or of an unknown version
+├── BundleError   a bundle that is damaged, incomplete or of an unknown version
+└── FencedError   another instance of the service has this one's name
 """
 
-__all__ = ["BundleError", "FlowsentryError", "HeaderError", "LabelError", "ParamsError"]
+__all__ = ["BundleError", "FencedError", "FlowsentryError", "HeaderError", "LabelError", "ParamsError"]
 
 
 class FlowsentryError(Exception):
@@ -28,3 +29,7 @@ class ParamsError(FlowsentryError):
 
 class BundleError(FlowsentryError):
     """A bundle that is damaged, incomplete or of an unknown version."""
+
+
+class FencedError(FlowsentryError):
+    """Another instance of the service has this one's name, and Kafka listens to that one now."""

@@ -2,6 +2,9 @@
 
 Environment names join section and field with two underscores: `FLOWSENTRY_TRAIN__LEARNING_RATE=0.001`;
 `FLOWSENTRY_KAFKA='{"security.protocol": "SSL"}'` takes JSON.
+
+A secret may stand in a file, as container platforms mount them: any name in the section kafka with `_file` behind it,
+`FLOWSENTRY_KAFKA__SASL__PASSWORD_FILE=/run/secrets/kafka` for instance, takes that file's text for its value.
 """
 
 import difflib
@@ -28,6 +31,7 @@ __all__ = [
 ]
 
 ENV_PREFIX = "FLOWSENTRY_"
+_FILE = "_file"
 DEFAULT_FILE = Path("params.yaml")
 NULL: Final = object()
 """An option whose value is null, such as `--set train.threads=null`; a `None` is an option that was not given."""
@@ -166,7 +170,9 @@ class Params(_Section):
     stream: StreamParams = Field(default_factory=StreamParams)
     tracking: TrackingParams = Field(default_factory=TrackingParams)
     kafka: dict[str, str | int | float | bool] = Field(
-        default_factory=dict, description="librdkafka properties for every client, for example security.protocol."
+        default_factory=dict,
+        repr=False,  # it may hold passwords
+        description="librdkafka properties for every client, for example security.protocol; NAME_file reads NAME from a file.",
     )
 
 
@@ -182,7 +188,8 @@ def load_params(
     that is named must.
 
     Raises:
-        ParamsError: a wrong key or value; the message names it, where it came from and what is allowed.
+        ParamsError: a wrong key or value, or the file of a secret cannot be read; the message names it, where it came from
+            and what is allowed.
     """
     merged: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -193,10 +200,31 @@ def load_params(
     given = {key: value for key, value in (options or {}).items() if value is not None}
     _overlay(merged, sources, {key: None if value is NULL else value for key, value in given.items()}, "option")
     try:
-        return Params.model_validate(merged)
+        params = Params.model_validate(merged)
     except ValidationError as error:
         problems = dict.fromkeys(_explain(problem, sources) for problem in error.errors())
         raise ParamsError("\n".join(problems)) from None
+    return params.model_copy(update={"kafka": _with_files_read(params.kafka, sources)})
+
+
+def _with_files_read(
+    kafka: Mapping[str, str | int | float | bool], sources: Mapping[str, str]
+) -> dict[str, str | int | float | bool]:
+    """Each NAME_file replaced by NAME with that file's text, less the line's end."""
+    read = dict(kafka)
+    for name in [name for name in kafka if name.endswith(_FILE)]:
+        path, secret = str(read.pop(name)), name.removesuffix(_FILE)
+        where = f"{_source_of(f'kafka.{name}', sources)}: kafka.{name}"
+        if secret in read:
+            raise ParamsError(f"{where}: kafka.{secret} is given too; leave one of them out")
+        try:
+            read[secret] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not a path of a UTF-8 text"
+            raise ParamsError(f"{where} = {path}: {why}") from None
+        if not read[secret]:
+            raise ParamsError(f"{where} = {path}: the file is empty")
+    return read
 
 
 def parse_value(key: str, text: str) -> object:
@@ -217,12 +245,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ParamsError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ParamsError(f"{path}: not YAML: {error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # whose own words quote the line, which may hold a password
+        mark = getattr(error, "problem_mark", None)
+        raise ParamsError(
+            f"{path}: not YAML{f', line {mark.line + 1}, column {mark.column + 1}' if mark else ''}"
+        ) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ParamsError(f"{path}: expected sections ({', '.join(Params.model_fields)}), got {content!r}")
+        raise ParamsError(
+            f"{path}: expected sections ({', '.join(Params.model_fields)}), got a {type(content).__name__}"
+        )
     return content
 
 
@@ -260,7 +293,8 @@ def _overlay(merged: dict[str, Any], sources: dict[str, str], values: Mapping[st
         else:
             place = merged.setdefault(section, {})
             if not isinstance(place, dict):
-                raise ParamsError(f"{source} {key}: {section} is {place!r}, expected a section")
+                shown = "no section" if section == "kafka" else f"{place!r}, expected a section"  # it may be a password
+                raise ParamsError(f"{source} {key}: {section} is {shown}")
             place[name] = value
 
 

@@ -2,25 +2,26 @@
 
 import argparse
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from schemas.alert import Severity
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS, schema_named
 from schemas.errors import ParamsError
 from schemas.params import NULL, Params, load_params
-from stream.broker import kafka_command, run_foreground
-from stream.demo import SAMPLE, DemoResult, run_demo
+from stream.dead_letters import command as dead_letters
 from stream.logs import configure_logging
-from stream.replay import replay, shown_progress
-from stream.subscribe import run_subscriber
-from stream.worker import run_workers
+from stream.supervisor import run_workers, stop_on_signals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stream.demo import DemoResult
+
+# What one command alone needs is imported there: each worker of `run` is a process that imports this module anew.
 
 __all__ = ["main", "parser"]
 
@@ -29,6 +30,7 @@ _EXAMPLES = """examples:
   python -m stream run    --bundle bundles/cicids2017-improved --create-topics
   python -m stream replay flows.csv.gz --topic flows --rate 500 --create-topics
   python -m stream alerts --from-beginning --min-severity high
+  python -m stream dead-letters list --by hour
   python -m stream demo
 """
 
@@ -50,15 +52,12 @@ def parser() -> argparse.ArgumentParser:
         add_common(command)
         return command
 
-    def add_servers(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--bootstrap-servers", metavar="H:P",
-            help="Kafka brokers (default: KAFKA_BOOTSTRAP_SERVERS, else params.yaml, else 127.0.0.1:9092)",
-        )  # fmt: skip
-
     run = add("run", "detect: consume flow records, publish alerts; exactly once")
-    add_servers(run)
+    _add_servers(run)
     run.add_argument("--bundle", type=Path, metavar="DIR", help="detector bundle")
+    run.add_argument("--require-signature", action="store_true", default=None,
+                     help="refuse a bundle that none of --trusted-keys has signed")  # fmt: skip
+    run.add_argument("--trusted-keys", type=Path, metavar="FILE", help="PEM file of ed25519 public keys")
     run.add_argument("--input", metavar="TOPIC", help="flow records (default: flows)")
     run.add_argument("--alerts", metavar="TOPIC", help="alerts (default: alerts)")
     run.add_argument("--dead-letters", metavar="TOPIC", help="records that cannot be used (default: flows.dead)")
@@ -72,11 +71,13 @@ def parser() -> argparse.ArgumentParser:
     limit.add_argument("--threshold", type=float, metavar="P", help="a threshold of your own")
     run.add_argument("--metrics-port", type=int, metavar="PORT", help="Prometheus, default 9108; worker i has PORT + i")
     run.add_argument("--delivery", choices=("exactly-once", "at-least-once"), help="default: exactly-once")
+    run.add_argument("--on-poison", choices=("stop", "dead-letter"),
+                     help="a record that a bug cannot process: stop there (default), or set it aside and go on")  # fmt: skip
     run.add_argument("--create-topics", action="store_true", default=None, help="make topics that do not exist")
     run.add_argument("--quiet", action="store_true", help="log warnings and errors only")
 
     again = add("replay", "produce the rows of CSV files as a stream of flow records")
-    add_servers(again)
+    _add_servers(again)
     again.add_argument("files", nargs="+", type=Path, metavar="FILE", help="CSV of any supported data set, .gz or not")
     again.add_argument("--topic", default="flows", help="default: flows")
     again.add_argument("--dataset", choices=SCHEMAS, help="default: told from each file's columns")
@@ -88,13 +89,20 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--create-topics", action="store_true", help="make the topic if it does not exist")
 
     alerts = add("alerts", "subscribe to the alerts and print them")
-    add_servers(alerts)
+    _add_servers(alerts)
     alerts.add_argument("--topic", default=None, help="default: alerts")
     alerts.add_argument("--from-beginning", action="store_true", help="all alerts, not only new ones")
     alerts.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     alerts.add_argument("--min-severity", type=Severity, choices=list(Severity), metavar="S",
                         help=f"one of {', '.join(Severity)}")  # fmt: skip
     alerts.add_argument("--limit", type=int, metavar="N", help="stop after N alerts")
+
+    text = "records that could not be used: count, look at, put back, delete"
+    letters = commands.add_parser(
+        "dead-letters", help=text, description=text, epilog=dead_letters.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    dead_letters.add_commands(letters, _add_servers)
 
     broker = add("broker", "a real Apache Kafka in the foreground, for trying things out; needs no Java")
     broker.add_argument("--port", type=int, default=9092, help="default: 9092; listens on 127.0.0.1 alone")
@@ -113,6 +121,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_servers(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--bootstrap-servers", metavar="H:P",
+        help="Kafka brokers (default: KAFKA_BOOTSTRAP_SERVERS, else params.yaml, else 127.0.0.1:9092)",
+    )  # fmt: skip
+
+
 def _params(arguments: argparse.Namespace) -> Params:
     options = common_options(arguments)
     names = ["bootstrap_servers"]
@@ -120,7 +135,8 @@ def _params(arguments: argparse.Namespace) -> Params:
         options.setdefault("stream.bootstrap_servers", os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
     if arguments.command == "run":
         names += ["bundle", "input", "alerts", "dead_letters", "group", "instance", "workers", "batch_size", "max_wait_ms",
-                  "target_fpr", "threshold", "metrics_port", "delivery", "create_topics"]  # fmt: skip
+                  "target_fpr", "threshold", "metrics_port", "delivery", "on_poison",
+                  "require_signature", "trusted_keys", "create_topics"]  # fmt: skip
         if arguments.target_fpr is not None:
             options["stream.threshold"] = NULL  # one in params.yaml would go before it
     for name in names:
@@ -130,7 +146,9 @@ def _params(arguments: argparse.Namespace) -> Params:
 
 
 def _replay(arguments: argparse.Namespace, params: Params) -> int:
-    stop = _stop_on_signals()
+    from stream.replay import replay, shown_progress
+
+    stop = stop_on_signals()
     with shown_progress(arguments.limit) as progress:
         summary = replay(
             arguments.files,
@@ -151,6 +169,8 @@ def _replay(arguments: argparse.Namespace, params: Params) -> int:
 
 
 def _alerts(arguments: argparse.Namespace, params: Params) -> int:
+    from stream.subscribe import run_subscriber
+
     return run_subscriber(
         params.stream.bootstrap_servers,
         arguments.topic or params.stream.alerts,
@@ -159,11 +179,15 @@ def _alerts(arguments: argparse.Namespace, params: Params) -> int:
         min_severity=arguments.min_severity,
         format=arguments.format,
         limit=arguments.limit,
-        stop=_stop_on_signals(),
+        stop=stop_on_signals(),
     )
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from stream.demo import SAMPLE, run_demo
+
     dataset = arguments.dataset or "cicids2017-improved"
     files = arguments.input
     if files is None:
@@ -177,7 +201,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0 if result.flows and result.alerted else 1
 
 
-def _summarize(result: DemoResult, bundle: Path, files: Sequence[Path], console: Console) -> None:
+def _summarize(result: "DemoResult", bundle: Path, files: Sequence[Path], console: "Console") -> None:
     p50, p99 = result.picture.latency_ms
     attacks = sum(result.truth.values())
     families = ", ".join(
@@ -199,16 +223,11 @@ def _summarize(result: DemoResult, bundle: Path, files: Sequence[Path], console:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
 def _run(arguments: argparse.Namespace) -> int:
     configure_logging(quiet=arguments.command == "demo" or getattr(arguments, "quiet", False))
     if arguments.command == "broker":
+        from stream.broker import kafka_command, run_foreground
+
         if arguments.fetch:
             kafka_command()
             return 0
@@ -218,6 +237,8 @@ def _run(arguments: argparse.Namespace) -> int:
     params = _params(arguments)
     if arguments.command == "run":
         return run_workers(params, quiet=arguments.quiet)
+    if arguments.command == "dead-letters":
+        return dead_letters.run(arguments, params)
     return _replay(arguments, params) if arguments.command == "replay" else _alerts(arguments, params)
 
 

@@ -42,7 +42,6 @@ STOP_TIMEOUT_S = 15.0
 _SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
-    "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "CLIENT",
     "controller.listener.names": "CONTROLLER",
     "log.dirs": "kafka",
@@ -69,7 +68,9 @@ class LocalBroker:
     `port` None takes a free one, kept for the life of the object, so that clients find a restarted broker again.
     `data_dir` None keeps everything in a temporary directory until `stop`; a directory given is formatted once and its
     topics, offsets and cluster id are found again by the next broker started on it, even after a crash.
-    `overrides` are Kafka's server properties, laid over ours.
+    `overrides` are Kafka's server properties, laid over ours. `listeners` are more of them, name → security protocol
+    (SSL, SASL_SSL, …), each on a free port of its own (`servers_of`); what they need stands in `overrides`
+    (`listener.name.NAME.…`). `scram` are users with their passwords, made when the data directory is formatted.
     """
 
     def __init__(
@@ -79,8 +80,13 @@ class LocalBroker:
         data_dir: Path | None = None,
         heap_mb: int = 512,
         overrides: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
+        scram: Mapping[str, str] | None = None,
     ) -> None:
         self._port = port or None
+        self._listeners = dict(listeners or {})
+        self._listener_ports: dict[str, int] = {}
+        self._scram = dict(scram or {})
         self._kept_dir = self._data_dir = data_dir.absolute() if data_dir is not None else None
         self._flags = [f"-Xmx{heap_mb}m"]
         self._overrides = dict(overrides or {})
@@ -95,6 +101,12 @@ class LocalBroker:
         if self._port is None:
             raise BrokerError("the broker has no port yet: call start() first, or give it one")
         return f"127.0.0.1:{self._port}"
+
+    def servers_of(self, listener: str) -> str:
+        """Where clients of one of `listeners` connect. Stays the same when this object is started again."""
+        if listener not in self._listener_ports:
+            raise BrokerError(f"the broker has no port for listener {listener!r} yet: call start() first")
+        return f"127.0.0.1:{self._listener_ports[listener]}"
 
     @property
     def pid(self) -> int:
@@ -126,6 +138,9 @@ class LocalBroker:
             self._port = _free_port()
         else:
             _check_free(self._port)
+        for name in self._listeners:
+            if name not in self._listener_ports:
+                self._listener_ports[name] = _free_port(self._port, *self._listener_ports.values())
         atexit.register(self.stop)
         try:
             self._claim_data_dir()
@@ -190,10 +205,14 @@ class LocalBroker:
 
     def _write_settings(self) -> None:
         # The controller's port may differ at each start: with static voters it stands in this file alone.
-        listener, controller = self.bootstrap_servers, f"127.0.0.1:{_free_port()}"
+        controller = f"127.0.0.1:{_free_port(*self._listener_ports.values())}"
+        clients = {"CLIENT": self.bootstrap_servers} | {name: self.servers_of(name) for name in self._listeners}
+        advertised = [f"{name}://{servers}" for name, servers in clients.items()]
+        protocols = {"CLIENT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT"} | self._listeners
         settings = _SETTINGS | {
-            "listeners": f"CLIENT://{listener},CONTROLLER://{controller}",
-            "advertised.listeners": f"CLIENT://{listener}",
+            "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+            "listeners": ",".join([*advertised, f"CONTROLLER://{controller}"]),
+            "advertised.listeners": ",".join(advertised),
             "controller.quorum.voters": f"1@{controller}",
         }
         # A JSON string's escapes are those of a Java properties file.
@@ -203,6 +222,8 @@ class LocalBroker:
     def _format(self, kafka: list[str]) -> None:
         cluster_id = base64.urlsafe_b64encode(b"\0" + os.urandom(15))[:22].decode()  # the zero: no leading dash
         arguments = ["format", "--ignore-formatted", "--cluster-id", cluster_id, "--config", "server.properties"]
+        for user, password in self._scram.items():
+            arguments += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
         self._java = tool = self._run([*kafka, "kafka.tools.StorageTool", *arguments])
         tool.exited.wait(START_TIMEOUT_S)
         self.kill()
@@ -339,7 +360,7 @@ def _ask(servers: str, timeout_s: float) -> KafkaException | None:
     return None
 
 
-def _free_port() -> int:
+def _free_port(*taken: int) -> int:
     # Below the ports that systems give to outgoing connections: one of those, even our own attempt to reach the
     # broker before it listens, could otherwise take the port first.
     for port in random.sample(range(20_000, 30_000), 100):
@@ -347,7 +368,8 @@ def _free_port() -> int:
             _check_free(port)
         except BrokerError:
             continue
-        return port
+        if port not in taken:
+            return port
     raise BrokerError("no free port between 20000 and 29999 on 127.0.0.1: give one with port")
 
 

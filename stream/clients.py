@@ -3,11 +3,22 @@
 from schemas.params import Params
 from stream.topics import ROOMY
 
-__all__ = ["admin_properties", "consumer_properties", "producer_properties"]
+__all__ = ["admin_properties", "consumer_properties", "probe_properties", "producer_properties"]
+
+# With the ten seconds that a broker takes to look for transactions that timed out, a worker that is gone for good keeps
+# subscribers who read committed messages waiting for less than 15 s.
+TRANSACTION_TIMEOUT_MS = 4_000
+_FETCH_BYTES = 64 << 10
 
 
 def _common(params: Params) -> dict[str, str | int | float | bool]:
-    return {"bootstrap.servers": params.stream.bootstrap_servers, "client.id": "flowsentry", "log_level": 4}
+    return {
+        "bootstrap.servers": params.stream.bootstrap_servers,
+        "client.id": "flowsentry",
+        "log_level": 4,
+        # A broker that is back is found at once; the default waits up to ten seconds.
+        "reconnect.backoff.max.ms": 500,
+    }
 
 
 def admin_properties(params: Params) -> dict[str, str | int | float | bool]:
@@ -16,27 +27,56 @@ def admin_properties(params: Params) -> dict[str, str | int | float | bool]:
 
 
 def consumer_properties(params: Params, name: str) -> dict[str, str | int | float | bool]:
-    """For a member of the consumer group."""
+    """For a member of the consumer group, which keeps its partitions over a restart under the same name.
+
+    The classic protocol: the newer one (KIP-848) refuses a name until the session of its dead holder is over, 45 s.
+    """
     return {
         **_common(params),
         "client.id": name,
         "group.id": params.stream.group,
+        "group.instance.id": name,
+        "partition.assignment.strategy": "cooperative-sticky",
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
-        "session.timeout.ms": 10_000,
+        # How long the partitions of a worker that is gone for good wait: the least that brokers allow by default.
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_500,
+        # Partitions that are added are read from after this; the default is five minutes.
+        "topic.metadata.refresh.interval.ms": 10_000,
+        "max.poll.interval.ms": 300_000,
+        # For /ready: is a broker there?
+        "statistics.interval.ms": 1_000,
         # A full prefetch queue pauses fetching for this long; the default is a second.
         "fetch.queue.backoff.ms": 2,
-        # Bounds memory: the default lets a backlog take a gigabyte.
+        # Bounds memory: the default lets a backlog take a gigabyte. A fetch is unpacked whole before a byte of it is
+        # counted there, up to 31,000 times its size, so it must be small (the three of one size: the largest counts);
+        # a batch is fetched whole however large, and unpacked up to `receive.message.max.bytes`.
         "queued.max.messages.kbytes": 16_384,
+        "fetch.max.bytes": _FETCH_BYTES,
+        "fetch.message.max.bytes": _FETCH_BYTES,
+        "message.max.bytes": _FETCH_BYTES,
+        "receive.message.max.bytes": 16 << 20,
+        "fetch.error.backoff.ms": 50,
         **params.kafka,
+    }
+
+
+def probe_properties(params: Params) -> dict[str, str | int | float | bool]:
+    """For a consumer beside the group's, which looks at a partition and is told of its end."""
+    named = consumer_properties(params, "flowsentry-probe")
+    return {name: value for name, value in named.items() if name != "group.instance.id"} | {
+        "enable.partition.eof": True
     }
 
 
 def producer_properties(params: Params, transactional_id: str | None = None) -> dict[str, str | int | float | bool]:
     """For alerts and dead letters; with a transactional id for exactly-once."""
     transactional: dict[str, str | int | float | bool] = (
-        {"transactional.id": transactional_id, "transaction.timeout.ms": 10_000} if transactional_id else {}
+        {"transactional.id": transactional_id, "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS}
+        if transactional_id
+        else {}
     )
     return {
         **_common(params),

@@ -17,14 +17,16 @@ from export.cells import FLOAT32_MAX, category_name, is_missing
 from export.coverage import check_coverage
 from schemas.dead_letter import Reject
 from schemas.flow import FlowSchema, Kind
-from stream.record import LONGEST_KEY, Record, RecordError, RecordReader, read_metadata
+from stream.plain import PlainReader
+from stream.record import LONGEST_KEY, Limits, Record, RecordError, RecordReader, read_metadata
 
-__all__ = ["Decoded", "Decoder", "decode_slow", "read_metadata"]
+__all__ = ["Decoded", "Decoder", "Limits", "decode_slow", "read_metadata"]
 
 MAX_DIALECTS = 8
 MAX_IGNORED_KEYS = 40  # of one dialect
 MAX_CATEGORIES = 1024
 LONGEST_CATEGORY = 64
+_FIELD_BYTES = 5  # of the shortest member and its comma
 FEW = 8  # one by one, so many records take no longer than a table
 RETRIES = 4  # of reading the rest of a batch as a table, after something was learnt
 SPLITS = 32  # of tables that cannot be read, in one batch; with more bad records it costs more than it saves
@@ -48,31 +50,39 @@ class Decoded:
 class Decoder:
     """Decodes batches of one schema. It remembers dialects and categories, both bounded, and for speed alone."""
 
-    def __init__(self, schema: FlowSchema, *, min_feature_coverage: float) -> None:
+    def __init__(self, schema: FlowSchema, *, min_feature_coverage: float, limits: Limits | None = None) -> None:
         self._schema = schema
         self._min_feature_coverage = min_feature_coverage
-        self._reader = RecordReader(schema)
+        self._limits = limits or Limits()
+        self._reader = RecordReader(schema, self._limits)
+        self._plain = PlainReader(schema, self._limits, self._reader)
         self._dialects: list[_Dialect] = []  # most used first
         self._categories = _Categories()
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """N message values, each to be a JSON object, → the feature columns of those that can be scored."""
         batch = _Batch(self._schema, values)
-        pending = _plain_rows(values)
-        slow = set(range(len(values))).difference(pending)
+        plain = _plain_rows(values, self._limits.max_message_bytes)
+        slow = set(range(len(values))).difference(plain)
+        pending = _within_limits(plain, self._limits)
+        for row in plain.keys() - pending:
+            batch.settle(row, self._plain.judge(plain[row]) or self._reader.verdict(plain[row]))
         self._dialects.sort(key=lambda dialect: -dialect.hits)
         for dialect in self._dialects:
             dialect.hits //= 2
             pending = self._read_many(batch, dialect, pending, slow)
         retries = RETRIES
         while pending:
-            record = batch.read_one(self._reader, pending.pop())
-            learner = self._learn(record) if record else None
+            row = pending.pop()
+            verdict = None if batch.sifted else self._plain.judge(values[row] or b"")
+            verdict = verdict or self._reader.verdict(values[row])
+            batch.settle(row, verdict)
+            learner = self._learn(verdict) if isinstance(verdict, Record) else None
             if learner and retries:
                 pending = self._read_many(batch, learner, pending, slow)
                 retries -= 1
         for row in slow:
-            batch.read_one(self._reader, row)
+            batch.settle(row, self._reader.verdict(values[row]))
         return batch.finish(self._min_feature_coverage)
 
     def _learn(self, record: Record) -> "_Dialect | None":
@@ -91,6 +101,9 @@ class Decoder:
             return rows
         texts = [batch.values[row] or b"" for row in rows]
         table = _Table.read(texts, dialect.columns)
+        if table is None and not batch.sifted:
+            batch.sifted = True
+            return self._read_many(batch, dialect, self._sift(batch, rows), slow)
         if table is None:
             if len(rows) <= 2 * FEW or batch.splits == SPLITS:
                 slow.update(rows)
@@ -104,6 +117,14 @@ class Decoder:
             proven |= _is_whole_but_for_nulls(texts, dialect, ~proven)
         dialect.hits += batch.take(np.array(rows), self._columns_of(table, dialect, proven), proven)
         return [row for row, known in zip(rows, proven.tolist(), strict=True) if not known]
+
+    def _sift(self, batch: "_Batch", rows: list[int]) -> list[int]:
+        """Judge plain records each by itself; those in which nothing seems to be wrong come back."""
+        verdicts = {row: self._plain.judge(batch.values[row] or b"") for row in rows}
+        for row, verdict in verdicts.items():
+            if verdict is not None:
+                batch.settle(row, verdict)
+        return [row for row, verdict in verdicts.items() if verdict is None]
 
     def _columns_of(self, table: "_Table", dialect: "_Dialect", proven: np.ndarray) -> dict[str, np.ndarray]:
         """The features in a table; a row of which a value is for the reader to judge is `proven` no longer."""
@@ -122,11 +143,13 @@ class Decoder:
         return columns
 
 
-def decode_slow(values: Sequence[bytes | None], schema: FlowSchema, *, min_feature_coverage: float) -> Decoded:
+def decode_slow(
+    values: Sequence[bytes | None], schema: FlowSchema, *, min_feature_coverage: float, limits: Limits | None = None
+) -> Decoded:
     """The same as `Decoder.decode`, record by record: what tests hold the fast way against."""
-    batch, reader = _Batch(schema, values), RecordReader(schema)
+    batch, reader = _Batch(schema, values), RecordReader(schema, limits or Limits())
     for row in range(len(values)):
-        batch.read_one(reader, row)
+        batch.settle(row, reader.verdict(values[row]))
     return batch.finish(min_feature_coverage)
 
 
@@ -136,29 +159,28 @@ class _Batch:
     def __init__(self, schema: FlowSchema, values: Sequence[bytes | None]) -> None:
         self.values = values
         self.splits = 0
+        self.sifted = False  # whether each plain record was judged
         self._schema = schema
         self._numbers = {feature.name: np.full(len(values), math.nan) for feature in schema.numeric}
         self._categories = {feature.name: np.full(len(values), None, dtype=object) for feature in schema.categorical}
         self._rejects: dict[int, Reject] = {}
 
-    def read_one(self, reader: RecordReader, row: int) -> Record | None:
-        """Have one record read, into the columns or the rejects."""
-        try:
-            record = reader.read(self.values[row])
-        except RecordError as error:
-            self._rejects[row] = error.reject(row)
-            return None
-        for name, number in record.numbers.items():
+    def settle(self, row: int, verdict: Record | RecordError) -> None:
+        """Take over what a reader made of one record."""
+        if isinstance(verdict, RecordError):
+            self._rejects[row] = verdict.reject(row)
+            return
+        for name, number in verdict.numbers.items():
             self._numbers[name][row] = number
-        for name, category in record.categories.items():
+        for name, category in verdict.categories.items():
             self._categories[name][row] = category
-        return record
 
     def take(self, rows: np.ndarray, columns: dict[str, np.ndarray], proven: np.ndarray) -> int:
         """Take over what is `proven` (bool[n]) of the columns of `rows` (int64[n]); how many rows that is."""
+        taken = rows[proven]
         for name, column in columns.items():
-            (self._numbers if name in self._numbers else self._categories)[name][rows[proven]] = column[proven]
-        return int(np.count_nonzero(proven))
+            (self._numbers if name in self._numbers else self._categories)[name][taken] = column[proven]
+        return len(taken)
 
     def finish(self, min_feature_coverage: float) -> Decoded:
         """Fill in what follows from other features, and refuse records with too few."""
@@ -206,6 +228,7 @@ class _Table:
     """Plain records read by polars, a row each: numbers float64[n] (NaN = null) and texts by key."""
 
     def __init__(self, frame: pl.DataFrame, lines: bytes) -> None:
+        self._frame = frame
         self._height = frame.height
         self._lines = lines
         columns = frame.get_columns()
@@ -213,7 +236,7 @@ class _Table:
             column.name: column.to_numpy() + 0.0 for column in columns if column.dtype == pl.Float64
         }  # -0 is 0
         self.texts = {column.name: column for column in columns if column.dtype == pl.String}
-        self._nulls = {column.name: column.null_count() for column in columns}
+        self._values = sum(frame.height - column.null_count() for column in columns)
 
     @classmethod
     def read(cls, records: list[bytes], columns: Mapping[str, type[pl.DataType]]) -> "_Table | None":
@@ -236,34 +259,43 @@ class _Table:
         A plain object of m members has m - 1 commas, or more if there are some in its strings, and a row has at most m
         values. As many values as commas and one can only mean that no member is unknown, null, wrong or repeated.
         """
-        values = np.zeros(self._height, dtype=np.int64)
-        for name, nulls in self._nulls.items():
-            if nulls == 0:
-                values += 1
-            elif nulls < self._height:
-                numbers = self.numbers.get(name)
-                values += self.texts[name].is_not_null().to_numpy() if numbers is None else ~np.isnan(numbers)
         characters = np.frombuffer(self._lines, dtype=np.uint8)
         is_comma = characters == ord(",")
-        if np.count_nonzero(is_comma) + self._height == values.sum():
+        if np.count_nonzero(is_comma) + self._height == self._values:
             return np.ones(self._height, dtype=bool)
         ends = np.append(np.flatnonzero(characters == ord("\n")), len(characters))
-        surplus = np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0) + 1 - values
-        for texts in self.texts.values():
-            surplus -= texts.str.count_matches(",", literal=True).fill_null(0).to_numpy().astype(np.int64)
-        return np.equal(surplus, 0)
+        members = np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0) + 1
+        commas_in_texts = pl.col(pl.String).str.count_matches(",", literal=True).fill_null(0)
+        values = self._frame.select(pl.sum_horizontal(pl.all().is_not_null().cast(pl.Int64), commas_in_texts))
+        return np.asarray(members == values.to_series().to_numpy(), dtype=bool)
 
 
-def _plain_rows(values: Sequence[bytes | None]) -> list[int]:
-    """Which records may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes."""
+def _plain_rows(values: Sequence[bytes | None], max_bytes: int) -> dict[int, bytes]:
+    """The records that may stand in a table: one line, nothing around the braces, no others, no arrays, no escapes."""
     plain = {
         row: value
         for row, value in enumerate(values)
-        if value is not None and value.rfind(b"{") == 0 and value.endswith(b"}")
+        if value is not None and len(value) <= max_bytes and value.rfind(b"{") == 0 and value.endswith(b"}")
     }
     together = b"".join(plain.values())
     odd = [sign for sign in (b"\n", b"[", b"\\") if sign in together]
-    return [row for row, value in plain.items() if not any(sign in value for sign in odd)] if odd else list(plain)
+    return {row: value for row, value in plain.items() if not any(sign in value for sign in odd)} if odd else plain
+
+
+def _within_limits(plain: Mapping[int, bytes], limits: Limits) -> list[int]:
+    """Those plain records that cannot have too many fields, nor a string that is too long."""
+    rows = list(plain)
+    longest = max(map(len, plain.values()), default=0)
+    if longest > _FIELD_BYTES * limits.max_fields:
+        rows = [row for row in rows if plain[row].count(b",") < limits.max_fields]
+    if longest <= limits.max_string_chars:
+        return rows
+    # Between two quotes that stand no further apart than this there is no such string.
+    quotes = np.flatnonzero(np.frombuffer(b"".join([plain[row] for row in rows]), dtype=np.uint8) == ord('"'))
+    after_long = quotes[1:][np.diff(quotes) > limits.max_string_chars + 1]
+    ends = np.cumsum([len(plain[row]) for row in rows], dtype=np.int64)
+    doubtful = set(np.searchsorted(ends, after_long, side="right").tolist())
+    return [row for index, row in enumerate(rows) if index not in doubtful]
 
 
 def _is_whole_but_for_nulls(records: list[bytes], dialect: _Dialect, among: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Scores → alerts, and rejects → dead letters: what will be published for a batch."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,14 +9,15 @@ import numpy as np
 
 from export.detector import Detector, Scores, Spoken
 from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity
-from schemas.dead_letter import DeadLetter, Reject
+from schemas.dead_letter import HOPS_HEADER, DeadLetter, Reject
+from stream.batch import Batch, FlowRecord
 from stream.decode import Decoded, read_metadata
-from stream.source import Batch, FlowRecord
 from stream.times import parse_time
 
 __all__ = ["Policy", "dead_letter", "detect"]
 
 _LONGEST_TEXT = 200
+_HOPS = re.compile(rb"[0-9]{1,6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,18 @@ def dead_letter(record: FlowRecord, reject: Reject) -> DeadLetter:
         reason=reject.reason,
         detail=reject.detail,
         field=reject.field,
-        value=reject.value[:_LONGEST_TEXT],
+        value=reject.value.encode(errors="backslashreplace").decode()[:_LONGEST_TEXT],
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
+        hops=_hops(record),
     )
+
+
+def _hops(record: FlowRecord) -> int:
+    """How often a record was put back, by its last header of that name; one that is no such count was not ours."""
+    told = next((value for name, value in reversed(record.headers) if name == HOPS_HEADER), None)
+    return int(told) if told is not None and _HOPS.fullmatch(told) else 0
 
 
 def _flow(metadata: Mapping[str, str], columns: Mapping[str, np.ndarray], row: int) -> FlowRef:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from export.bundle import Manifest
 
@@ -41,6 +41,18 @@ class Metrics:
         )
         self.lag = Gauge("flowsentry_lag", "Records still to come.", ("partition",), registry=self.registry)
         self.partitions = Gauge("flowsentry_assigned_partitions", "Partitions of this worker.", registry=self.registry)
+        self.rebalances = Counter(
+            "flowsentry_rebalances", "Times that partitions came or went.", ("event",), registry=self.registry
+        )
+        self.producers = Counter(
+            "flowsentry_producers", "Producers made; more than one where one could not go on.", registry=self.registry
+        )
+        self.restarts = Gauge(
+            "flowsentry_worker_restarts", "How often this worker has been started again.", registry=self.registry
+        )
+        self.bundle_refusals = Counter(
+            "flowsentry_bundle_refusals", "New bundles that were refused.", registry=self.registry
+        )
         self.bundle = Gauge(
             "flowsentry_bundle_info",
             "The bundle in use.",
@@ -66,12 +78,3 @@ class Metrics:
         started = perf_counter()
         yield
         self.stage_seconds.labels(name).observe(perf_counter() - started)
-
-    def serve(self, host: str, port: int) -> int:
-        """Serve `/metrics` from a thread; the port that was taken.
-
-        Raises:
-            OSError: the port is in use.
-        """
-        server, _ = start_http_server(port, addr=host, registry=self.registry)
-        return int(server.server_port)

@@ -19,7 +19,7 @@ from schemas.errors import FlowsentryError
 from schemas.flow import FlowSchema
 from stream.csv_records import ReplayRecord, detect_schema, records
 from stream.pace import Pace
-from stream.topics import ensure_topic, error_text
+from stream.topics import UNPACKED, ensure_topic, error_text
 
 __all__ = ["ReplayRecord", "ReplaySummary", "detect_schema", "records", "replay", "shown_progress"]
 
@@ -73,8 +73,8 @@ def replay(
     """
     pace = Pace(rate=rate, speed=speed, clock=clock)
     schemas = [schema or detect_schema(path) for path in files]  # a wrong file is told before anything is sent
-    outbox = _Outbox(bootstrap_servers, topic, kafka, stop)  # first: it tells what is wrong in `kafka`
-    ensure_topic(bootstrap_servers, topic, kafka=kafka, create=create_topics)
+    ensure_topic(bootstrap_servers, topic, kafka=kafka, create=create_topics, config=UNPACKED)
+    outbox = _Outbox(bootstrap_servers, topic, kafka, stop)
     began_s = reported_s = clock()
     try:
         for record in islice(_rows(files, schemas, pace, loop), limit):

@@ -1,32 +1,35 @@
 """The service: bytes ─decode→ columns ─score→ scores ─detect→ alerts ─publish→ bytes, and nothing lost on the way."""
 
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
-from export.detector import Detector
 from schemas.errors import FlowsentryError
-from stream.decode import Decoder
-from stream.detect import Policy, dead_letter, detect
+from stream.batch import Batch
+from stream.batch_limit import BatchLimit
+from stream.encode import messages_of
+from stream.judge import BatchFailed, Judge, Judged, OnPoison, judge_or_bisect
 from stream.metrics import Metrics
-from stream.sink import Outgoing, RetryBatch, Sink
-from stream.source import Batch, Source
+from stream.sink import RetryBatch, Sink, Stopped
+from stream.source import Source
+from stream.status import Status
 
-__all__ = ["SOURCE_TIME_HEADER", "BatchFailed", "Service"]
+__all__ = ["BatchFailed", "Service"]
 
 log = structlog.get_logger()
 
-SOURCE_TIME_HEADER = "flowsentry-source-time-ms"
 _LAG_EVERY_S = 1.0
-_RETRY_AFTER_S = 0.2
 _GIVE_UP_AFTER_S = 300.0
+_DRAIN_WITHIN_S = 10.0
 
 
-class BatchFailed(Exception):
-    """A bug met a batch; it is logged, nothing of the batch was published, and its offsets are not committed."""
+class Succession(Protocol):
+    """Whoever knows of a new bundle: given the judge in office and a batch it has done, the judge of the next batch."""
+
+    def successor(self, judge: Judge, batch: Batch) -> Judge: ...
 
 
 class Service:
@@ -36,24 +39,33 @@ class Service:
         self,
         *,
         source: Source,
-        decoder: Decoder,
-        detector: Detector,
-        policy: Policy,
+        judge: Judge,
         sink: Sink,
+        succession: Succession | None,
+        limit: BatchLimit,
         alerts_topic: str,
         dead_letters_topic: str,
+        on_poison: OnPoison,
         metrics: Metrics,
+        status: Status,
+        progressed: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
-        self._decoder = decoder
-        self._detector = detector
-        self._policy = policy
+        self._judge = judge
         self._sink = sink
+        self._succession = succession
+        self._limit = limit
         self._alerts_topic = alerts_topic
         self._dead_letters_topic = dead_letters_topic
+        self._on_poison: OnPoison = on_poison
         self._metrics = metrics
+        self._status = status
+        self._progressed = progressed
         self._lag_at = 0.0
         self._failing_since: float | None = None
+        self._alone: set[str] = set()  # records whose messages were refused as too large, perhaps with others
+        self._cut: set[str] = set()  # and those whose dead letters were so alone
+        source.drain = self._drain
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Go on until `stopping()`; the batch in hand is finished first.
@@ -62,85 +74,88 @@ class Service:
             FlowsentryError: the broker refuses, or another worker has taken this one's place.
             BatchFailed: a bug.
         """
-        while not stopping():
-            with self._metrics.stage("consume"):
-                batch = self._source.poll()
-            if len(batch):
-                self._attempt(batch)
-            self._report_lag()
+        try:
+            while not stopping():
+                self._status.beat()
+                with self._metrics.stage("consume"):
+                    batch = self._source.poll()
+                if len(batch):
+                    self._attempt(batch)
+                self._report_lag()
+        except Stopped:
+            log.warning("stopped while waiting for Kafka; the batch in hand is left uncommitted")
+
+    def process(self, batch: Batch, within_s: float | None = None) -> None:
+        """One batch, from bytes to the committed transaction."""
+        began = time.monotonic()
+        judged = judge_or_bisect(self._judge, batch, self._on_poison)
+        self._limit.observe(len(batch), time.monotonic() - began)
+        with self._metrics.stage("publish"):
+            messages = messages_of(
+                judged,
+                alerts_topic=self._alerts_topic,
+                dead_letters_topic=self._dead_letters_topic,
+                alone=self._alone,
+                cut=self._cut,
+            )
+            self._sink.publish(messages, batch.next_offsets, within_s=within_s)
+        self._alone.clear()
+        self._cut.clear()
+        self._count(batch, judged)
 
     def _attempt(self, batch: Batch) -> None:
         try:
             self.process(batch)
-            self._failing_since = None
         except RetryBatch as error:
             self._metrics.retries.inc()
-            self._failing_since = self._failing_since or time.monotonic()
-            if time.monotonic() - self._failing_since > _GIVE_UP_AFTER_S:
-                places = ", ".join(f"{place.topic}-{place.partition}-{place.offset}" for place in batch.first_offsets)
-                raise FlowsentryError(
-                    f"nothing could be published for {_GIVE_UP_AFTER_S:.0f} s ({error}); stopping, with the offsets "
-                    f"uncommitted, at the batch that begins with {places}"
-                ) from error
+            self._give_up_if_too_long(batch, error)
+            self._note_too_large(error)
             log.warning("batch is done again", records=len(batch), why=str(error))
-            self._source.rewind(batch)
-            time.sleep(_RETRY_AFTER_S)
-        except FlowsentryError:
-            raise
-        except Exception as error:
-            # A bug, not bad data: stop here, with the offsets uncommitted, and say where. Not in the error's own words,
-            # which may quote a flow; whoever has its record can repeat it.
-            begins = [f"{place.topic}-{place.partition}-{place.offset}" for place in batch.first_offsets]
-            frames = traceback.extract_tb(error.__traceback__)
-            log.error(
-                "batch failed",
-                begins=begins,
-                records=len(batch),
-                error=type(error).__name__,
-                at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-            )
-            raise BatchFailed(f"{type(error).__name__} in the {len(batch)} records from {', '.join(begins)}") from None
+            time.sleep(error.after_s)
+            self._sink.settle()
+            self._source.rewind(batch, maybe_committed=error.maybe_committed)
+            return
+        self._failing_since = None
+        if self._succession is not None:
+            self._judge = self._succession.successor(self._judge, batch)
 
-    def process(self, batch: Batch) -> None:
-        """One batch, from bytes to the committed transaction."""
-        with self._metrics.stage("decode"):
-            decoded = self._decoder.decode(batch.values)
-        with self._metrics.stage("score"):
-            scores = self._detector.score(decoded.columns)
-        with self._metrics.stage("detect"):
-            alerts = detect(batch, decoded, scores, self._detector, self._policy)
-            letters = [(batch.records[reject.row], reject) for reject in decoded.rejects]
-            messages = [
-                Outgoing(
-                    topic=self._alerts_topic,
-                    key=alert.id.encode(),
-                    value=alert.model_dump_json().encode(),
-                    headers=[(SOURCE_TIME_HEADER, str(record.timestamp_ms).encode())],
-                )
-                for record, alert in alerts
-            ]
-            messages += [
-                Outgoing(
-                    topic=self._dead_letters_topic,
-                    key=record.key,
-                    value=record.value,
-                    headers=[*record.headers, *dead_letter(record, reject).to_headers()],
-                )
-                for record, reject in letters
-            ]
-        with self._metrics.stage("publish"):
-            self._sink.publish(messages, batch.next_offsets)
+    def _drain(self, batch: Batch) -> None:
+        self.process(batch, _DRAIN_WITHIN_S)
 
+    def _give_up_if_too_long(self, batch: Batch, error: RetryBatch) -> None:
+        self._failing_since = self._failing_since or time.monotonic()
+        if time.monotonic() - self._failing_since > _GIVE_UP_AFTER_S:
+            places = ", ".join(f"{place.topic}-{place.partition}-{place.offset}" for place in batch.first_offsets)
+            raise FlowsentryError(
+                f"nothing could be published for {_GIVE_UP_AFTER_S:.0f} s ({error}); stopping, with the offsets "
+                f"uncommitted, at the batch that begins with {places}"
+            ) from error
+
+    def _note_too_large(self, error: RetryBatch) -> None:
+        for message in error.too_large:
+            if not message.alone:
+                self._alone.add(message.record_id)
+            elif message.topic == self._dead_letters_topic and message.record_id not in self._cut:
+                self._cut.add(message.record_id)
+            else:
+                raise FlowsentryError(
+                    f"topic {message.topic!r} takes no message of {len(message.value or b'')} bytes ({error}): raise its "
+                    "max.message.bytes"
+                ) from error
+
+    def _count(self, batch: Batch, judged: Judged) -> None:
         now_ms = time.time() * 1000
-        for record, alert in alerts:
+        for record, alert in judged.alerts:
             self._metrics.alerts.labels(alert.family, alert.severity.value).inc()
             self._metrics.latency_seconds.observe(max(0.0, now_ms - record.timestamp_ms) / 1000)
-        for reason, count in Counter(reject.reason.value for reject in decoded.rejects).items():
+        for reason, count in Counter(reject.reason.value for _, reject in judged.rejects).items():
             self._metrics.dead_letters.labels(reason).inc(count)
             log.warning("records set aside", reason=reason, count=count)
         self._metrics.batches.inc()
         self._metrics.batch_size.observe(len(batch))
         self._metrics.flows.inc(len(batch))  # last: who sees flows counted sees what came of them counted
+        self._status.broker_seen()
+        self._progressed()
 
     def _report_lag(self) -> None:
         now = time.monotonic()

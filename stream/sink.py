@@ -1,160 +1,284 @@
 """Where alerts and dead letters go, together with the offsets they stand for."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from schemas.errors import FlowsentryError
+from schemas.errors import FencedError, FlowsentryError
+from stream.access import is_denial
 
-__all__ = ["AtLeastOnceSink", "Outgoing", "RetryBatch", "Sink", "TransactionalSink"]
+__all__ = [
+    "AtLeastOnceSink",
+    "Denied",
+    "Outgoing",
+    "RetryBatch",
+    "Sink",
+    "Stopped",
+    "TransactionalSink",
+    "raise_if_final",
+]
 
 log = structlog.get_logger()
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 5.0  # of one call; the loop says that it is alive in between
+_CONFIRM_S = 30.0
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
+# Longer than a consumer takes to notice that another has its name: if that is why, it is the one to say so.
+_AFTER_FENCED_S = 3.0
+_RETRY_AFTER_S = 0.2
+_FENCED_MEMBER = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 
-
-class RetryBatch(Exception):
-    """Nothing of the batch was published and its offsets are not committed: rewind and do it again."""
+Denied = Callable[[KafkaError], FlowsentryError]
+"""Makes an error for the user of one with which Kafka denies a right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One message to publish."""
+    """One message to publish, and the id of the record that it is about.
 
+    A broker takes or refuses messages in sets: one that is `alone` shares its with no other.
+    """
+
+    record_id: str
     topic: str
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, str | bytes | None]]
+    alone: bool = False
+
+
+class RetryBatch(Exception):
+    """The batch was not published: rewind and do it again.
+
+    `maybe_committed`: a commit was under way when it went wrong, so only the broker knows; else nothing is committed.
+    `too_large`: messages of a set that the broker does not take, and will not take next time either.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        maybe_committed: bool = False,
+        too_large: Sequence[Outgoing] = (),
+        after_s: float = _RETRY_AFTER_S,
+    ) -> None:
+        super().__init__(why)
+        self.maybe_committed, self.too_large, self.after_s = maybe_committed, too_large, after_s
+
+
+class Stopped(Exception):
+    """The worker was asked to stop while it waited for a broker; what was begun is not committed."""
 
 
 class Sink(Protocol):
     """Publishes a batch's messages and commits its offsets."""
 
-    def publish(self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition]) -> None: ...
+    def publish(
+        self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition], *, within_s: float | None = None
+    ) -> None:
+        """Publish and commit; within that time, or (None) however long Kafka is away.
 
-    def close(self) -> None: ...
+        Raises:
+            RetryBatch: it was not done.
+            Stopped: the worker is to stop.
+            FlowsentryError: trying again cannot help.
+        """
+
+    def settle(self) -> None:
+        """End whatever an attempt that failed has left open, so that it is certain what is committed."""
 
 
 class TransactionalSink:
-    """Exactly once: messages and offsets in one transaction, all of it or nothing."""
+    """Exactly once: messages and offsets in one transaction, all of it or nothing.
 
-    def __init__(self, producer: Producer, consumer: Consumer) -> None:
-        self._producer = producer
+    `producer` makes a producer with this worker's transactional id. A second one is made when the first cannot go on,
+    for example because a broker took its transaction for abandoned: making it fences the first and ends what that left
+    open. `waiting` is called while it waits for a broker and may raise `Stopped`.
+    """
+
+    def __init__(
+        self,
+        producer: Callable[[], Producer],
+        consumer: Consumer,
+        *,
+        denied: Denied,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._make = producer
         self._consumer = consumer
-        # Fences and aborts what an earlier holder of this transactional.id left open.
-        producer.init_transactions(_TIMEOUT_S)
+        self._denied = denied
+        self._waiting = waiting
+        self._producer: Producer | None = self._start()
 
-    def publish(self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition]) -> None:
-        """Publish and commit.
-
-        Raises:
-            RetryBatch: the transaction was aborted; rewind and try again.
-            FlowsentryError: another worker has this transactional.id, or trying again cannot help.
-        """
+    def publish(
+        self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition], *, within_s: float | None = None
+    ) -> None:
+        deadline = None if within_s is None else time.monotonic() + within_s
+        producer = self._producer = self._producer or self._start(deadline)
         refusals = _Refusals()
+        committing = False
         try:
-            self._producer.begin_transaction()
+            producer.begin_transaction()
             for message in messages:
-                _produce(self._producer, message, refusals)
-            self._producer.send_offsets_to_transaction(
-                next_offsets, self._consumer.consumer_group_metadata(), _TIMEOUT_S
-            )
-            _insist("commit", self._producer.commit_transaction)
+                _produce(producer, message, refusals)
+            producer.send_offsets_to_transaction(next_offsets, self._consumer.consumer_group_metadata(), _TIMEOUT_S)
+            committing = True
+            self._insist("commit", producer.commit_transaction, deadline)
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
-            if error.fatal() or error.code() in _FENCED:
-                raise _lost(error) from exception
-            reason = refusals.first or error
-            log.warning("transaction aborted", error=reason.str())
-            try:
-                _insist("abort", self._producer.abort_transaction)
-            except KafkaException as worse:
-                raise _lost(worse.args[0]) from exception
-            raise _retry(reason) from exception
+            log.warning("transaction failed", error=(refusals.first or error).str())
+            after_s = _AFTER_FENCED_S if error.code() in _FENCED else _RETRY_AFTER_S
+            if error.fatal() or error.code() in _FENCED or not self._abort(producer, deadline):
+                self._discard(producer)
+            raise_if_final(refusals.denied or error, self._denied)
+            raise RetryBatch(
+                (refusals.first or error).str(),
+                maybe_committed=committing,
+                too_large=refusals.too_large,
+                after_s=after_s,
+            ) from exception
+        except Stopped:
+            self._discard(producer)
+            raise
 
-    def close(self) -> None:
-        """Nothing is in flight between batches."""
+    def settle(self) -> None:
+        self._producer = self._producer or self._start()
+
+    def _start(self, deadline: float | None = None) -> Producer:
+        while True:
+            producer = self._make()
+            try:
+                # Fences and aborts what an earlier holder of this transactional.id left open.
+                self._insist("start", producer.init_transactions, deadline)
+                return producer
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                self._discard(producer)
+                raise_if_final(error, self._denied)
+                if _is_over(deadline):
+                    raise RetryBatch(error.str(), maybe_committed=True) from exception
+                log.warning("producer cannot start yet", error=error.str())
+                time.sleep(_RETRY_AFTER_S)
+
+    def _abort(self, producer: Producer, deadline: float | None) -> bool:
+        try:
+            self._insist("abort", producer.abort_transaction, deadline)
+        except KafkaException as exception:
+            log.warning("abort failed", error=exception.args[0].str())
+            return False
+        return True
+
+    def _insist(self, what: str, finish: Callable[[float], None], deadline: float | None) -> None:
+        """Have a step of the transaction done, however long Kafka is away, or until the deadline."""
+        while True:
+            self._waiting()
+            try:
+                return finish(_TIMEOUT_S)
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                # A step that contradicts one under way is no more possible later.
+                if not error.retriable() or error.code() == KafkaError._CONFLICT or _is_over(deadline):
+                    raise
+                log.warning(f"{what} is retried", error=error.str())
+
+    def _discard(self, producer: Producer) -> None:
+        """Without a word to the broker: the next one, or the broker's timeout, ends what it left open."""
+        log.warning("producer is given up")
+        producer.purge()
+        self._producer = None
 
 
 class AtLeastOnceSink:
     """At least once: messages are confirmed, then offsets committed; a crash in between repeats the batch's alerts."""
 
-    def __init__(self, producer: Producer, consumer: Consumer) -> None:
+    def __init__(
+        self, producer: Producer, consumer: Consumer, *, denied: Denied, waiting: Callable[[], None] = lambda: None
+    ) -> None:
         self._producer = producer
         self._consumer = consumer
+        self._denied = denied
+        self._waiting = waiting
 
-    def publish(self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition]) -> None:
-        """Publish, wait for every confirmation, commit.
-
-        Raises:
-            RetryBatch: a message was not confirmed or the offsets not committed; rewind and try again.
-            FlowsentryError: trying again cannot help.
-        """
+    def publish(
+        self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition], *, within_s: float | None = None
+    ) -> None:
+        until = time.monotonic() + min(_CONFIRM_S, within_s or _CONFIRM_S)
         refusals = _Refusals()
         try:
             for message in messages:
                 _produce(self._producer, message, refusals)
-            unconfirmed = self._producer.flush(_TIMEOUT_S)
+            while unconfirmed := self._producer.flush(min(_TIMEOUT_S, max(0.0, until - time.monotonic()))):
+                self._waiting()
+                if time.monotonic() >= until:
+                    break
             if unconfirmed or refusals.first:
                 self._producer.purge()
-                if refusals.first:
-                    raise _retry(refusals.first)
-                raise RetryBatch(f"{unconfirmed} messages not confirmed in {_TIMEOUT_S:.0f} s")
+                raise_if_final(refusals.denied, self._denied)
+                why = refusals.first.str() if refusals.first else f"{unconfirmed} messages not confirmed in time"
+                raise RetryBatch(why, too_large=refusals.too_large)
             self._consumer.commit(offsets=next_offsets, asynchronous=False)
         except KafkaException as exception:
             # Not taken into the queue, or the partitions are another's by now: what was confirmed comes once more.
             error: KafkaError = exception.args[0]
-            raise (_lost(error) if error.fatal() else _retry(error)) from exception
+            raise_if_final(error, self._denied)
+            if error.fatal():
+                raise FlowsentryError(f"the producer cannot go on: {error.str()}") from exception
+            raise RetryBatch(error.str(), too_large=refusals.too_large) from exception
 
-    def close(self) -> None:
-        """Everything is confirmed between batches."""
+    def settle(self) -> None:
+        """Nothing is ever left open: offsets are committed alone, and last."""
 
 
 class _Refusals:
-    """A delivery callback that keeps the first refusal of a batch's messages."""
+    """What the broker said of a batch's messages: the first refusal, and those that another attempt cannot mend."""
 
     def __init__(self) -> None:
         self.first: KafkaError | None = None
+        self.denied: KafkaError | None = None
+        self.too_large: list[Outgoing] = []
 
-    def __call__(self, error: KafkaError | None, _: Message) -> None:
+    def delivered(self, message: Outgoing, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            return
         self.first = self.first or error
+        if is_denial(error):
+            self.denied = error
+        elif error.code() in _TOO_LARGE:
+            self.too_large.append(message)
 
 
-def _insist(what: str, finish: Callable[[float], None]) -> None:
-    """End a transaction, however long Kafka is away."""
-    while True:
-        try:
-            return finish(_TIMEOUT_S)
-        except KafkaException as exception:
-            if not exception.args[0].retriable():
-                raise
-            log.warning(f"{what} is retried", error=exception.args[0].str())
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
-def _lost(error: KafkaError) -> FlowsentryError:
-    if error.code() in _FENCED:
-        return FlowsentryError(
-            f"fenced: another worker has the same transactional.id ({error.str()}). "
+def raise_if_final(error: KafkaError | None, denied: Denied) -> None:
+    """Raise what trying again cannot mend.
+
+    Raises:
+        FencedError: another member of the group has this one's name.
+        FlowsentryError: not authorised.
+    """
+    if error is None:
+        return
+    # The consumer wraps it in an error of its own, of which only the text says what it was.
+    if error.code() == KafkaError.FENCED_INSTANCE_ID or _FENCED_MEMBER in error.str():
+        raise FencedError(
+            f"fenced: another worker of the group has this one's name ({error.str()}). "
             "Give each instance its own stream.instance"
         )
-    return FlowsentryError(f"the producer cannot go on: {error.str()}")
+    if is_denial(error):
+        raise denied(error)
 
 
-def _retry(error: KafkaError) -> RetryBatch | FlowsentryError:
-    if error.code() in _TOO_LARGE:
-        return FlowsentryError(
-            f"an alert or a dead letter is refused as too large ({error.str()}): give their topics the input topic's "
-            "max.message.bytes"
-        )
-    return RetryBatch(error.str())
-
-
-def _produce(producer: Producer, message: Outgoing, on_delivery: _Refusals) -> None:
+def _produce(producer: Producer, message: Outgoing, refusals: _Refusals) -> None:
+    if message.alone:
+        producer.flush(_TIMEOUT_S)
     while True:
         try:
             producer.produce(
@@ -162,9 +286,15 @@ def _produce(producer: Producer, message: Outgoing, on_delivery: _Refusals) -> N
                 value=message.value,
                 key=message.key,
                 headers=message.headers,
-                on_delivery=on_delivery,
+                on_delivery=partial(refusals.delivered, message),
             )
             producer.poll(0)
-            return
+            break
         except BufferError:
             producer.poll(0.1)
+        except KafkaException as exception:
+            if exception.args[0].code() in _TOO_LARGE:
+                refusals.too_large.append(message)
+            raise
+    if message.alone:
+        producer.flush(_TIMEOUT_S)

@@ -1,166 +1,281 @@
-"""Where flow records come from: batches of records out of a Kafka consumer group."""
+"""Where flow records come from: a member of the consumer group, and what it does when partitions come and go.
 
-from collections.abc import Sequence
+Offsets are committed by the sink, together with what was published. A partition is released with nothing in hand: what
+is, is drained (judged, published, committed) while the group waits, or else left to the next owner, uncommitted.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from schemas.errors import FlowsentryError
+from stream.batch import Batch, FlowRecord, record_of
+from stream.batch_limit import BatchLimit
+from stream.connection import error_text
+from stream.metrics import Metrics
+from stream.sink import Denied, RetryBatch, raise_if_final
+from stream.status import Status
+from stream.undecodable import UNDECODABLE, end_of_batch
 
-__all__ = ["Batch", "FlowRecord", "Source", "headers_of"]
+__all__ = ["Source", "brokers_are_up"]
 
 log = structlog.get_logger()
 
-_TIMEOUT_S = 10.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STEP = 64  # records between two looks at how many bytes a batch has
+_COMMITTED_TIMEOUT_S = 5.0
+_COMMITTED_PATIENCE_S = 60.0
+_LAG_TIMEOUT_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class FlowRecord:
-    """One flow record as it stands on the topic."""
+@dataclass(slots=True)
+class _Undecodable:
+    """What is left to set aside of a batch that cannot be unpacked: offsets from `next` to before `end`."""
 
     topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-    timestamp_ms: int
-
-    @property
-    def id(self) -> str:
-        return f"{self.topic}-{self.partition}-{self.offset}"
-
-    @property
-    def time(self) -> datetime:
-        """Its Kafka timestamp; a producer may have made it one that no calendar holds: then the nearest that one does."""
-        try:
-            return _EPOCH + timedelta(milliseconds=self.timestamp_ms)
-        except OverflowError:
-            return (datetime.max if self.timestamp_ms > 0 else datetime.min).replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Records in the order of their partitions."""
-
-    records: Sequence[FlowRecord]
-
-    @cached_property
-    def values(self) -> list[bytes | None]:
-        return [record.value for record in self.records]
-
-    @cached_property
-    def next_offsets(self) -> list[TopicPartition]:
-        """Where to go on once this batch is done: the one place that adds 1 to an offset."""
-        last = {(record.topic, record.partition): record.offset for record in self.records}
-        return [TopicPartition(topic, partition, offset + 1) for (topic, partition), offset in last.items()]
-
-    @cached_property
-    def first_offsets(self) -> list[TopicPartition]:
-        """Where this batch began."""
-        first: dict[tuple[str, int], int] = {}
-        for record in self.records:
-            first.setdefault((record.topic, record.partition), record.offset)
-        return [TopicPartition(topic, partition, offset) for (topic, partition), offset in first.items()]
-
-    def __len__(self) -> int:
-        return len(self.records)
+    next: int
+    end: int
+    why: str
 
 
 class Source:
-    """A member of the consumer group. Offsets are committed by the sink, never here."""
+    """A member of the consumer group. `drain` is given what is in hand when partitions are revoked.
+
+    `probe` makes a consumer that belongs to no group, to look at a partition.
+    """
 
     def __init__(
         self,
         consumer: Consumer,
         topic: str,
         *,
-        batch_size: int,
+        limit: BatchLimit,
         max_wait_s: float,
+        max_batch_bytes: int,
+        status: Status,
+        metrics: Metrics,
+        probe: Callable[[], Consumer],
+        denied: Denied,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumer = consumer
-        self._batch_size = batch_size
+        self.drain: Callable[[Batch], None] | None = None
+        self._limit = limit
         self._max_wait_s = max_wait_s
-        self._committed: dict[int, int] = {}
+        self._max_batch_bytes = max_batch_bytes
+        self._status = status
+        self._rebalances = metrics.rebalances
+        self._probe = probe
+        self._denied = denied
+        self._clock = clock
+        self._in_hand: list[FlowRecord] = []
+        self._released: set[int] = set()  # during the present call of consume
+        self._undone: tuple[Batch, bool] | None = None  # what was in hand then, and whether it may be committed
+        self._failure: Exception | None = None
+        self._met: dict[int, Message] = {}  # errors that say where a batch begins that cannot be unpacked
+        self._undecodable: dict[int, _Undecodable] = {}
+        self._started_at: dict[int, int] = {}  # the committed offset of partitions that nothing was read from yet
         consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def poll(self) -> Batch:
-        """Up to `batch_size` records, or what has come within `max_wait_s`; the batch may be empty.
+        """What has come within `max_wait_s`, up to the batch's limits of records and bytes; it may be empty.
 
         Raises:
+            FencedError: another member of the group has this one's name.
             FlowsentryError: not authorised, or the consumer cannot go on. All else passes and is logged, such as a
                 broker that is away or a topic that was deleted.
         """
-        messages = self.consumer.consume(self._batch_size, self._max_wait_s)
-        return Batch([record for message in messages if (record := _record(message)) is not None])
+        if self._met or self._undecodable:
+            return self._undecodable_batch()
+        self._in_hand, size = [], 0
+        until, rows = self._clock() + self._max_wait_s, self._limit.rows
+        while (room := rows - len(self._in_hand)) > 0 and size < self._max_batch_bytes:
+            left_s = until - self._clock()
+            taken = self._take(min(_STEP, room), max(0.0, left_s))
+            self._in_hand += taken
+            size += sum(record.size for record in taken)
+            if left_s <= 0:
+                break
+        batch, self._in_hand = Batch(self._in_hand), []
+        if len(batch):
+            self._status.broker_seen()
+        return batch
 
-    def rewind(self, batch: Batch) -> None:
-        """Go back to the beginning of a batch whose transaction was aborted."""
-        assigned = {(partition.topic, partition.partition) for partition in self.consumer.assignment()}
-        for place in batch.first_offsets:
-            if (place.topic, place.partition) in assigned:
-                self.consumer.seek(place)
+    def rewind(self, batch: Batch, *, maybe_committed: bool = False) -> None:
+        """Go back to where a batch began that was not published, or to what is committed where that is not certain.
+
+        Raises:
+            FlowsentryError: it cannot be done. To go on would leave records out; a new worker begins in the right place.
+        """
+        assigned = {(place.topic, place.partition) for place in self.consumer.assignment()}
+        places = [place for place in batch.first_offsets if (place.topic, place.partition) in assigned]
+        if maybe_committed and places:
+            committed = {place.partition: place.offset for place in self._committed(places)}
+            for place in places:
+                place.offset = max(place.offset, committed[place.partition])
+        for place in places:
+            self._forget(place.partition)
+            self._seek(place)
 
     def lags(self) -> dict[int, int]:
         """Records of each assigned partition that are still to come, as far as the client knows."""
         lags = {}
-        for position in self.consumer.position(self.consumer.assignment()):
-            low, high = self.consumer.get_watermark_offsets(position, cached=True)
+        positions = self.consumer.position(self.consumer.assignment())
+        self._status.partitions = len(positions)
+        self._look_where_started([place for place in positions if place.offset < 0])
+        for place in positions:
+            low, high = self.consumer.get_watermark_offsets(place, cached=True)
             # Before its first record a partition has no position: it stands at its committed offset, or the beginning.
-            reached = position.offset if position.offset >= 0 else max(low, self._committed.get(position.partition, 0))
+            reached = place.offset if place.offset >= 0 else max(low, self._started_at.get(place.partition, 0))
             if high >= 0:
-                lags[position.partition] = max(0, high - reached)
+                lags[place.partition] = max(0, high - reached)
         return lags
 
     def close(self) -> None:
-        """Leave the group."""
+        """Stop reading. The group keeps a named member's partitions for it until the session is over."""
+        self.drain = None
         self.consumer.close()
 
-    # The loop polls only between batches, each committed before the next: there is nothing to drain on revoke.
-    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        log.info("partitions assigned", partitions=[partition.partition for partition in partitions])
+    def _seek(self, place: TopicPartition) -> None:
         try:
-            places = self.consumer.committed(partitions, timeout=_TIMEOUT_S)
+            self.consumer.seek(place)
         except KafkaException as error:
-            # Only the lag of partitions not read yet hangs on it; the records do not.
-            log.info("committed offsets not known yet", error=error.args[0].str())
-            places = []
-        self._committed |= {place.partition: place.offset for place in places}
+            raise FlowsentryError(
+                f"{place.topic}-{place.partition} cannot be set to {place.offset}: {error_text(error)}"
+            ) from error
 
-    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        log.info("partitions revoked", partitions=[partition.partition for partition in partitions])
+    def _undecodable_batch(self) -> Batch:
+        """Records in the place of those that cannot be unpacked, which say why; all that was read before is committed."""
+        for partition, message in list(self._met.items()):
+            topic, base = message.topic() or "", message.offset() or 0
+            end = end_of_batch(self._probe, topic, partition, base)
+            [committed] = self._committed([TopicPartition(topic, partition)])
+            error = message.error()
+            why = f"its producer packed it with {end - base - 1} others in a batch that cannot be unpacked: {error}"
+            log.error("undecodable batch", begins=f"{topic}-{partition}-{base}", records=end - base, error=str(error))
+            self._undecodable[partition] = _Undecodable(topic, max(base, committed.offset), end, why)
+            del self._met[partition]
+        partition, left = next(iter(self._undecodable.items()))
+        first, left.next = left.next, min(left.end, left.next + self._limit.rows)
+        if first == left.end:  # and all of it is committed
+            self._forget(partition)
+            self._seek(TopicPartition(left.topic, partition, left.end))
+            return Batch([])
+        now_ms = round(time.time() * 1000)
+        return Batch(
+            [
+                FlowRecord(left.topic, partition, offset, None, None, (), now_ms, left.why)
+                for offset in range(first, left.next)
+            ]
+        )
 
-    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        log.warning("partitions lost", partitions=[partition.partition for partition in partitions])
+    def _forget(self, partition: int) -> None:
+        self._met.pop(partition, None)
+        self._undecodable.pop(partition, None)
 
+    def _take(self, count: int, wait_s: float) -> list[FlowRecord]:
+        """Up to `count` records of partitions that are still ours.
 
-def _record(message: Message) -> FlowRecord | None:
-    error = message.error()
-    if error is not None:
-        if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            raise FlowsentryError(f"the broker refuses: {error.str()}")
-        if error.fatal():
+        Rebalances happen within the call. It may also return records that were fetched before one: whoever has their
+        partition now begins at its committed offset, so to judge them here as well would judge them twice.
+        """
+        self._released = set()
+        messages = self.consumer.consume(count, wait_s)
+        if self._failure is not None:
+            raise self._failure
+        records = [record_of(message) for message in messages if not self._is_error(message)]
+        kept = [record for record in records if record.partition not in self._released]
+        if len(kept) < len(records):
+            # Back already, in the same call? Then its next record is the first that is not committed.
+            dropped = Batch([record for record in records if record.partition in self._released])
+            self.rewind(dropped, maybe_committed=True)
+        if self._undone is not None:
+            (batch, maybe_committed), self._undone = self._undone, None
+            self.rewind(Batch([*batch.records, *kept]), maybe_committed=maybe_committed)
+            return []
+        return kept
+
+    def _is_error(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        raise_if_final(error, self._denied)
+        if error.code() in UNDECODABLE and (message.offset() or -1) >= 0:
+            self._met.setdefault(message.partition() or 0, message)
+            return True
+        if error.fatal() or error.code() == KafkaError._FATAL:
             raise FlowsentryError(f"the consumer cannot go on: {error.str()}")
         log.warning("consumer", error=error.str())
-        return None
-    _, timestamp_ms = message.timestamp()
-    return FlowRecord(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        key=message.key(),
-        value=message.value(),
-        headers=headers_of(message),
-        timestamp_ms=timestamp_ms,
-    )
+        return True
+
+    def _committed(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        asked = [TopicPartition(place.topic, place.partition) for place in places]
+        until = self._clock() + _COMMITTED_PATIENCE_S
+        while True:
+            self._status.beat()
+            try:
+                found = self.consumer.committed(asked, timeout=_COMMITTED_TIMEOUT_S)
+                problem = next((place.error for place in found if place.error is not None), None)
+            except KafkaException as error:
+                problem = error.args[0]
+            if problem is None:
+                return found
+            if self._clock() > until:
+                raise FlowsentryError(f"where to go on is not known, the committed offsets cannot be had: {problem}")
+            log.warning("committed offsets are asked for again", error=problem.str())
+
+    def _look_where_started(self, places: Iterable[TopicPartition]) -> None:
+        unknown = [TopicPartition(it.topic, it.partition) for it in places if it.partition not in self._started_at]
+        if not unknown:
+            return
+        try:
+            found = self.consumer.committed(unknown, timeout=_LAG_TIMEOUT_S)
+        except KafkaException as error:
+            # Only the lag of partitions not read yet hangs on it; the records do not. It is asked again.
+            log.debug("committed offsets not known yet", error=error_text(error))
+            return
+        self._started_at |= {place.partition: place.offset for place in found if place.error is None}
+
+    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        log.info("partitions assigned", partitions=[place.partition for place in partitions])
+        self._rebalances.labels("assigned").inc()
+        self._status.broker_seen()
+        for place in partitions:
+            self._started_at.pop(place.partition, None)
+
+    def _release(self, partitions: Iterable[TopicPartition]) -> None:
+        for place in partitions:
+            self._released.add(place.partition)
+            self._forget(place.partition)
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        in_hand, self._in_hand = Batch(self._in_hand), []
+        self._release(partitions)
+        log.info("partitions revoked", partitions=[place.partition for place in partitions], in_hand=len(in_hand))
+        self._rebalances.labels("revoked").inc()
+        if not len(in_hand) or self.drain is None:
+            return
+        try:
+            self.drain(in_hand)
+        except RetryBatch as error:
+            log.warning("not drained, left to the next owner", records=len(in_hand), why=str(error))
+            self._undone = in_hand, error.maybe_committed
+        except Exception as error:  # an exception here would be lost in the client library: `_take` raises it
+            self._failure = error
+
+    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        in_hand, self._in_hand = Batch(self._in_hand), []
+        self._release(partitions)
+        log.warning("partitions lost", partitions=[place.partition for place in partitions], in_hand=len(in_hand))
+        self._rebalances.labels("lost").inc()
+        if len(in_hand):
+            self._undone = in_hand, False
 
 
-def headers_of(message: Message) -> tuple[tuple[str, bytes | None], ...]:
-    """A message's headers as they stand on the topic: in order, repeated names and all."""
-    given = message.headers() or ()
-    pairs = given.items() if isinstance(given, dict) else given
-    return tuple((name, value.encode() if isinstance(value, str) else value) for name, value in pairs)
+def brokers_are_up(statistics: str, within_s: float) -> bool:
+    """Whether a broker has said something lately, by librdkafka's statistics (JSON, times in µs)."""
+    brokers = json.loads(statistics)["brokers"].values()
+    return any(it["state"] == "UP" and 0 <= it["rxidle"] < within_s * 1e6 for it in brokers)

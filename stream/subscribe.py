@@ -10,13 +10,15 @@ from itertools import islice
 from typing import Literal, TextIO
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin._acl import AclOperation
 from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 
 from schemas.alert import Alert, Severity
 from schemas.errors import FlowsentryError
-from stream.topics import TIMEOUT_S, error_text, partitions_of
+from stream.access import Right
+from stream.topics import TIMEOUT_S, Cluster, error_text, partitions_of
 from stream.wording import COLOURS, UNKNOWN, endpoint, printable, reason_in_words
 
 __all__ = ["as_table_row", "print_table", "run_subscriber", "subscribe"]
@@ -56,6 +58,8 @@ def subscribe(
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",  # where retention has overtaken us
     }
+    cluster = Cluster({**kafka, "bootstrap.servers": bootstrap_servers})
+    cluster.missing([topic], [Right("topic", topic, AclOperation.READ)], TIMEOUT_S)
     try:
         consumer = Consumer(settings)
     except KafkaException as error:
@@ -126,10 +130,9 @@ class _View:
         """The alert in a message; None, and told, when it holds none."""
         error = message.error()
         if error is not None:
-            if error.fatal() or error.code() in (
-                KafkaError.TOPIC_AUTHORIZATION_FAILED,
-                KafkaError.GROUP_AUTHORIZATION_FAILED,
-            ):
+            if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                return None  # librdkafka looks for a group's coordinator, needed or not: nothing is committed here
+            if error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise FlowsentryError(f"topic {self._topic!r} cannot be read: {error.str()}")
             self._tell_once(f"Kafka: {error.str()}")
             return None

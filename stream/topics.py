@@ -1,29 +1,54 @@
 """Topics: are they there, how many partitions, made or waited for."""
 
-import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
 from schemas.errors import FlowsentryError
+from stream.access import AccessDenied, Right, check_access, is_denial
+from stream.connection import Connection, Properties, error_text
 
-__all__ = ["ROOMY", "TIMEOUT_S", "create_topics", "ensure_topic", "error_text", "partitions_of", "wait_for_topics"]
+__all__ = [
+    "COMPACTED",
+    "LARGE_MESSAGES",
+    "PLAIN",
+    "ROOMY",
+    "TIMEOUT_S",
+    "UNPACKED",
+    "Cluster",
+    "create_topics",
+    "ensure_topic",
+    "error_text",
+    "partitions_of",
+    "wait_for_topics",
+]
 
 log = structlog.get_logger()
 
 TIMEOUT_S = 10.0
 ROOMY = 8 << 20
+
+Config = Mapping[str, str]
+"""A topic's own configuration, where it is not the broker's."""
+PLAIN: Config = {}
+# The broker unpacks what producers packed: a message cannot become larger at the service than the topic lets through.
+UNPACKED: Config = {"compression.type": "uncompressed"}
+# A dead letter is its record with more headers: it may be larger than what the input topic lets through.
+LARGE_MESSAGES: Config = {"max.message.bytes": str(ROOMY)}
+# The last message of each key stays for ever.
+COMPACTED: Config = {"cleanup.policy": "compact"}
+
 _REMIND_EVERY_S = 10.0
 _LOOK_EVERY_S = 0.5
 _LOOK_S = 2.0
-
-Properties = Mapping[str, str | int | float | bool]
+_TRY_S = 1.0
 
 
 class _Client(Protocol):
@@ -32,23 +57,21 @@ class _Client(Protocol):
     def list_topics(self, *, timeout: float) -> ClusterMetadata: ...
 
 
-def error_text(error: KafkaError | KafkaException) -> str:
-    """What went wrong, in Kafka's words."""
-    inner = error.args[0] if isinstance(error, KafkaException) else error
-    return inner.str() if isinstance(inner, KafkaError) else str(inner)
-
-
 def partitions_of(client: _Client, topic: str, servers: str, timeout_s: float = TIMEOUT_S) -> list[int]:
-    """The partition numbers of a topic, ascending; none if there is no such topic.
+    """The partition numbers of a topic, ascending; none if there is no such topic, or none that the user may see.
 
     Raises:
         FlowsentryError: the broker does not answer, or refuses.
     """
     try:
         # Asked for by name, a topic that does not exist would be made where the broker makes topics by itself.
-        found = client.list_topics(timeout=timeout_s).topics.get(topic)
+        return _partitions(client.list_topics(timeout=timeout_s), topic)
     except KafkaException as error:
         raise FlowsentryError(f"no answer from Kafka at {servers}: {error_text(error)}") from None
+
+
+def _partitions(cluster: ClusterMetadata, topic: str) -> list[int]:
+    found = cluster.topics.get(topic)
     if found is None or (found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART):
         return []
     if found.error is not None:
@@ -56,83 +79,136 @@ def partitions_of(client: _Client, topic: str, servers: str, timeout_s: float = 
     return sorted(found.partitions)
 
 
-def ensure_topic(bootstrap_servers: str, topic: str, *, kafka: Properties, create: bool) -> None:
-    """Check that a topic exists, or make it with one partition if `create`.
+class Cluster:
+    """An admin client that tells why Kafka does not answer, or does not allow."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._properties = properties
+        self._connection = Connection(properties)
+        # What librdkafka would log, again at each of its attempts, is told once by `no_answer`.
+        settings: dict[str, Any] = {**properties, "log_level": 0, "error_cb": self._connection.heard}
+        try:
+            self._admin = AdminClient(settings)
+        except KafkaException as error:
+            raise FlowsentryError(f"kafka: {error_text(error)}") from None
+
+    def missing(self, topics: Sequence[str], rights: Sequence[Right], timeout_s: float) -> list[str]:
+        """Which of the topics do not exist.
+
+        Raises:
+            AccessDenied: one of `rights` is not granted. Else a topic that the user may not see would seem not to exist.
+            FlowsentryError: no answer.
+        """
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            try:
+                cluster = self._admin.list_topics(timeout=_TRY_S)
+                check_access(self._admin, self._properties, rights)
+            except KafkaException as error:
+                self._admin.poll(0)  # what librdkafka has to say of it
+                if self._connection.refused or time.monotonic() >= give_up_at:
+                    raise self._connection.no_answer(error) from None
+            else:
+                self._connection.answered()
+                return [topic for topic in topics if not _partitions(cluster, topic)]
+
+    def create(self, topics: Mapping[str, Config]) -> None:
+        """`create_topics`, which tells the rights that are missing."""
+        refused = _make(self._admin, topics, 1)
+        if denied := [topic for topic, error in refused.items() if is_denial(error)]:
+            raise AccessDenied(self._properties, [Right("topic", topic, AclOperation.CREATE) for topic in denied])
+        for topic, error in refused.items():
+            raise _not_made(topic, error)
+
+
+def ensure_topic(
+    bootstrap_servers: str,
+    topic: str,
+    *,
+    kafka: Properties,
+    create: bool,
+    config: Config = PLAIN,
+    operation: AclOperation = AclOperation.WRITE,
+) -> None:
+    """Check that a topic exists and allows `operation`, or make it with one partition if `create`.
 
     Raises:
+        AccessDenied: it does not allow it.
         FlowsentryError: it does not exist, or the broker does not answer.
     """
-    admin = _admin({"bootstrap.servers": bootstrap_servers, **kafka})
-    if partitions_of(admin, topic, bootstrap_servers):
+    cluster = Cluster({**kafka, "bootstrap.servers": bootstrap_servers})
+    if not cluster.missing([topic], [Right("topic", topic, operation)], TIMEOUT_S):
         return
     if not create:
         raise FlowsentryError(
             f"topic {topic!r} does not exist at {bootstrap_servers}: make it first, or give --create-topics"
         )
-    create_topics(admin, [topic])
+    cluster.create({topic: config})
 
 
-def _admin(properties: Properties, **more: logging.Logger) -> AdminClient:
-    try:
-        return AdminClient(dict(properties), **more)
-    except KafkaException as error:
-        raise FlowsentryError(f"kafka: {error_text(error)}") from None
-
-
-def create_topics(
-    admin: AdminClient, topics: Sequence[str], *, partitions: int = 1, roomy: Collection[str] = ()
-) -> None:
+def create_topics(admin: AdminClient, topics: Mapping[str, Config], *, partitions: int = 1) -> None:
     """Make topics with the broker's default replication; one that exists by now is fine.
-
-    `roomy` are those that take larger messages than the broker's default: dead letters are their records and more.
 
     Raises:
         FlowsentryError: the broker refuses.
     """
-    wanted = [
-        NewTopic(topic, num_partitions=partitions, config={"max.message.bytes": str(ROOMY)} if topic in roomy else {})
-        for topic in topics
-    ]
+    for topic, error in _make(admin, topics, partitions).items():
+        raise _not_made(topic, error)
+
+
+def _make(admin: AdminClient, topics: Mapping[str, Config], partitions: int) -> dict[str, KafkaError]:
+    """Make topics; those that could not be made, with why."""
+    wanted = [NewTopic(topic, num_partitions=partitions, config=dict(config)) for topic, config in topics.items()]
+    refused: dict[str, KafkaError] = {}
     for topic, future in admin.create_topics(wanted).items():
         try:
             future.result(timeout=30)
             log.info("topic made", topic=topic, partitions=partitions)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise FlowsentryError(f"topic {topic!r} cannot be made: {error_text(error)}") from error
+                refused[topic] = error.args[0]
+    return refused
+
+
+def _not_made(topic: str, error: KafkaError) -> FlowsentryError:
+    return FlowsentryError(f"topic {topic!r} cannot be made: {error_text(error)}")
 
 
 def wait_for_topics(
     properties: Properties,
-    topics: Sequence[str],
+    topics: Mapping[str, Config],
     *,
     create: bool,
-    roomy: Collection[str] = (),
+    rights: Sequence[Right] = (),
     stopping: Callable[[], bool],
 ) -> bool:
-    """Return True once all topics exist, False if stopped before; makes them if `create`.
+    """Return True once all topics exist, False if stopped before; makes them, configured so, if `create`.
 
-    A broker that does not answer and a topic that does not exist are waited for, with a message at once and every 10 s.
+    A broker that does not answer or does not let us in, and a topic that does not exist, are waited for, with a message
+    at once and every 10 s: brokers come back, and certificates are renewed.
+
+    Raises:
+        AccessDenied: one of `rights` is not granted, or topics may not be made.
     """
-    admin = _admin(properties, logger=logging.getLogger("librdkafka"))
-    servers = str(properties["bootstrap.servers"])
+    cluster = Cluster(properties)
     told, told_at = "", float("-inf")
     while not stopping():
         problem = ""
         try:
-            missing = [topic for topic in topics if not partitions_of(admin, topic, servers, _LOOK_S)]
+            missing = cluster.missing(list(topics), rights, _LOOK_S)
+        except AccessDenied:
+            raise
         except FlowsentryError as error:
             problem = str(error)
         else:
             if not missing:
                 return True
             if create:
-                create_topics(admin, missing, roomy=roomy)
+                cluster.create({topic: topics[topic] for topic in missing})
             else:
                 problem = f"no topic {', '.join(missing)} yet: make it, or start with --create-topics"
         if problem and (problem != told or time.monotonic() - told_at > _REMIND_EVERY_S):
             log.warning("waiting", why=problem)
             told, told_at = problem, time.monotonic()
-        admin.poll(0)  # what librdkafka has to say of it
         time.sleep(_LOOK_EVERY_S if problem else 0.05)
     return False

@@ -1,186 +1,192 @@
-"""One worker process: params → objects → the loop, with signals handled; and several of them side by side."""
+"""One worker process: params → objects → the loop."""
 
 import logging
-import multiprocessing
-import multiprocessing.connection
-import multiprocessing.resource_tracker
 import os
-import signal
 import socket
-import threading
-from collections.abc import Callable, Mapping
-from types import FrameType
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
 import structlog
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
-from export.detector import Detector, load
+from export.bundle import Manifest
+from export.reference import load_checked
+from export.signing import Trust
 from schemas.errors import FlowsentryError
 from schemas.params import Params
-from stream.clients import admin_properties, consumer_properties, producer_properties
+from stream import http
+from stream.access import access_denied, is_secured, service_rights
+from stream.batch_limit import BatchLimit
+from stream.clients import admin_properties, consumer_properties, probe_properties, producer_properties
+from stream.connection import error_text
 from stream.decode import Decoder
 from stream.detect import Policy
-from stream.logs import configure_logging
+from stream.judge import Judge
 from stream.metrics import Metrics
-from stream.service import BatchFailed, Service
-from stream.sink import AtLeastOnceSink, Sink, TransactionalSink
-from stream.source import Source
-from stream.topics import error_text, wait_for_topics
+from stream.record import Limits
+from stream.reload import Reloader
+from stream.service import Service
+from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
+from stream.source import Source, brokers_are_up
+from stream.status import BROKER_SEEN_WITHIN_S, Status
+from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics
 
-__all__ = ["run_workers", "serve"]
+__all__ = ["serve"]
 
 log = structlog.get_logger()
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
-
-def run_workers(params: Params, *, quiet: bool = False) -> int:
-    """Run `stream.workers` workers until SIGTERM or SIGINT; the exit status."""
-    if params.stream.workers == 1:
-        stop = _stop_on_signals()
-        try:
-            serve(params, 0, stop.is_set)
-        except BatchFailed:  # logged where it happened
-            return 1
-        return 0
-    context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_worker_main, args=(params, index, quiet), name=f"worker-{index}", daemon=False)
-        for index in range(params.stream.workers)
-    ]
-    stop = _stop_on_signals()
-    # A worker inherits the mask: a signal that comes while it starts waits until it has its own handlers.
-    multiprocessing.resource_tracker.ensure_running()  # which would unblock them
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-    for worker in workers:
-        worker.start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-    sentinels = [worker.sentinel for worker in workers]
-    while not stop.is_set() and len(multiprocessing.connection.wait(sentinels, timeout=0.2)) == 0:
-        pass
-    for worker in workers:
-        if worker.is_alive() and worker.pid is not None:
-            os.kill(worker.pid, signal.SIGTERM)
-    for worker in workers:
-        worker.join()
-    failed = [f"{worker.name} (status {worker.exitcode})" for worker in workers if worker.exitcode != 0]
-    if failed:
-        log.error("workers failed, the others were stopped", workers=failed)
-        return 1
-    return 0
-
-
-def _worker_main(params: Params, index: int, quiet: bool) -> None:
-    configure_logging(quiet=quiet)
-    stop = _stop_on_signals()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-    try:
-        serve(params, index, stop.is_set)
-    except FlowsentryError as error:
-        log.error("worker stops", why=str(error))
-        raise SystemExit(1) from None
-    except BatchFailed:
-        raise SystemExit(1) from None
-
-
-def serve(params: Params, index: int, stopping: Callable[[], bool]) -> None:
-    """Build one worker and run it until `stopping()`.
+def serve(
+    params: Params,
+    index: int,
+    stopping: Callable[[], bool],
+    *,
+    restarts: int = 0,
+    progressed: Callable[[], None] = lambda: None,
+) -> None:
+    """Build worker number `index` and run it until `stopping()`. `progressed` is called after each batch.
 
     Raises:
         FlowsentryError: the bundle, the topics or the broker are not as they must be.
         BatchFailed: a bug.
     """
     stream = params.stream
-    detector = load(stream.bundle, threads=max(1, (os.cpu_count() or 1) // stream.workers))
-    manifest = detector.manifest
-    threshold = manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold
-    _warm_up(detector)
-
-    metrics = Metrics()
-    metrics.set_bundle(manifest)
-    metrics_port = _serve_metrics(
-        metrics, stream.metrics_host, stream.metrics_port + index if stream.metrics_port else 0
+    metrics, status = Metrics(), Status()
+    metrics.restarts.set(restarts)
+    limits = Limits(
+        max_message_bytes=stream.max_message_bytes,
+        max_depth=stream.max_depth,
+        max_fields=stream.max_fields,
+        max_string_chars=stream.max_string_chars,
     )
+    trust = Trust(stream.trusted_keys, required=stream.require_signature)
 
-    topics = (stream.input, stream.alerts, stream.dead_letters)
+    def load_judge(directory: Path) -> Judge:
+        detector = load_checked(directory, threads=max(1, (os.cpu_count() or 1) // stream.workers), trust=trust)
+        threshold = detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold
+        decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage, limits=limits)
+        return Judge(detector, decoder, Policy(threshold), metrics.stage)
+
+    def taken_over(manifest: Manifest) -> None:
+        metrics.set_bundle(manifest)
+        status.bundle = manifest.hash
+
+    judge = load_judge(stream.bundle)
+    manifest = judge.detector.manifest
+    taken_over(manifest)
+    port = _serve_http(metrics, status, stream.metrics_host, stream.metrics_port + index if stream.metrics_port else 0)
+
+    def waiting() -> None:
+        status.beat()
+        if stopping():
+            raise Stopped
+
+    name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
+    rights, admin = service_rights(params, name), admin_properties(params)
+
+    def denied(error: KafkaError) -> FlowsentryError:
+        return access_denied(error, admin, rights)
+
     ready = wait_for_topics(
-        admin_properties(params),
-        topics,
+        admin,
+        {stream.input: UNPACKED, stream.alerts: PLAIN, stream.dead_letters: LARGE_MESSAGES},
         create=stream.create_topics,
-        roomy=[stream.dead_letters],
+        rights=rights if is_secured(admin) else (),
         stopping=stopping,
     )
     if not ready:
         return
-    name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
-    librdkafka = logging.getLogger("librdkafka")
+    consumer = _consumer(params, name, status)
+    limit = BatchLimit(stream.batch_size, float(consumer_properties(params, name)["max.poll.interval.ms"]) / 1000)
+    source = Source(
+        consumer,
+        stream.input,
+        limit=limit,
+        max_wait_s=stream.max_wait_ms / 1000,
+        max_batch_bytes=stream.max_batch_bytes,
+        status=status,
+        metrics=metrics,
+        probe=lambda: Consumer(probe_properties(params), logger=logging.getLogger("librdkafka")),
+        denied=denied,
+    )
+    reloader = Reloader(
+        stream.bundle,
+        current=manifest,
+        load_judge=load_judge,
+        trust=trust,
+        on_refusal=metrics.bundle_refusals.inc,
+        on_takeover=taken_over,
+    )
     try:
-        consumer = Consumer(consumer_properties(params, name), logger=librdkafka)
-    except KafkaException as error:
-        raise FlowsentryError(f"kafka: {error_text(error)}") from None
-    source = Source(consumer, stream.input, batch_size=stream.batch_size, max_wait_s=stream.max_wait_ms / 1000)
-    try:
-        sink = _sink(params, name, consumer)
         service = Service(
             source=source,
-            decoder=Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage),
-            detector=detector,
-            policy=Policy(threshold),
-            sink=sink,
+            judge=judge,
+            sink=_sink(params, name, consumer, metrics, waiting, denied),
+            succession=reloader if stream.reload else None,
+            limit=limit,
             alerts_topic=stream.alerts,
             dead_letters_topic=stream.dead_letters,
+            on_poison=stream.on_poison,
             metrics=metrics,
+            status=status,
+            progressed=progressed,
         )
         log.info(
             "running",
             worker=name,
             bundle=f"{manifest.name} {manifest.version} {manifest.hash[:12]}",
-            threshold=threshold,
+            signature=str(manifest.signature),
+            threshold=judge.policy.threshold,
             input=stream.input,
             alerts=stream.alerts,
             delivery=stream.delivery,
-            metrics=f"http://{stream.metrics_host}:{metrics_port}/metrics",
+            metrics=f"http://{stream.metrics_host}:{port}/metrics",
         )
+        if stream.reload:
+            reloader.start()
         service.run(stopping)
+    except Stopped:
+        log.warning("stopped before it could begin")
     finally:
         source.close()
     log.info("stopped", worker=name)
 
 
-def _sink(params: Params, name: str, consumer: Consumer) -> Sink:
-    librdkafka = logging.getLogger("librdkafka")
+def _consumer(params: Params, name: str, status: Status) -> Consumer:
+    def on_statistics(statistics: str) -> None:
+        if brokers_are_up(statistics, BROKER_SEEN_WITHIN_S):
+            status.broker_seen()
+
+    properties = {**consumer_properties(params, name), "stats_cb": on_statistics}
     try:
-        if params.stream.delivery == "exactly-once":
-            producer = Producer(producer_properties(params, transactional_id=name), logger=librdkafka)
-            return TransactionalSink(producer, consumer)
-        return AtLeastOnceSink(Producer(producer_properties(params), logger=librdkafka), consumer)
+        return Consumer(properties, logger=logging.getLogger("librdkafka"))
     except KafkaException as error:
         raise FlowsentryError(f"kafka: {error_text(error)}") from None
 
 
-def _warm_up(detector: Detector) -> None:
-    """The first run of a graph allocates and plans; better before the first flow than after it."""
-    columns: Mapping[str, np.ndarray] = {detector.schema.numeric[0].name: np.zeros(64)}
-    detector.score(columns)
+def _sink(
+    params: Params, name: str, consumer: Consumer, metrics: Metrics, waiting: Callable[[], None], denied: Denied
+) -> Sink:
+    exactly_once = params.stream.delivery == "exactly-once"
+    properties = producer_properties(params, transactional_id=name if exactly_once else None)
 
+    def producer() -> Producer:
+        metrics.producers.inc()
+        return Producer(properties, logger=logging.getLogger("librdkafka"))
 
-def _serve_metrics(metrics: Metrics, host: str, port: int) -> int:
     try:
-        return metrics.serve(host, port)
+        if exactly_once:
+            return TransactionalSink(producer, consumer, denied=denied, waiting=waiting)
+        return AtLeastOnceSink(producer(), consumer, denied=denied, waiting=waiting)
+    except KafkaException as error:
+        raise FlowsentryError(f"kafka: {error_text(error)}") from None
+
+
+def _serve_http(metrics: Metrics, status: Status, host: str, port: int) -> int:
+    try:
+        return http.serve(metrics.registry, status, host, port)
     except (OSError, OverflowError) as error:  # the latter: PORT + i is no port any more
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise FlowsentryError(
             f"stream.metrics_port {port} on {host}: {why}. Choose another with --metrics-port, 0 for any"
         ) from None
-
-
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-
-    def handle(number: int, _: FrameType | None) -> None:
-        stop.set()
-
-    for number in _STOPPING:
-        signal.signal(number, handle)
-    return stop

@@ -43,15 +43,16 @@ _SCALE = 20.0
 _REFERENCE_ROWS = 100
 
 
-def make_bundle(directory: Path, dataset: str, **overrides: Any) -> Path:
+def make_bundle(directory: Path, dataset: str, *, gain: float = 1.0, **overrides: Any) -> Path:
     """Write the tiny bundle of a data set; returns `directory`.
 
     Args:
+        gain: factor of the weights of numeric levers; with -1 attacks and benign flows change places.
         overrides: fields of bundle.json in place of the made-up ones, e.g. `thresholds=[]`.
     """
     schema = SCHEMAS[dataset]
     directory.mkdir(parents=True, exist_ok=True)
-    make_model(directory / MODEL, schema)
+    make_model(directory / MODEL, schema, gain=gain)
     _write_reference(directory, schema)
     thresholds = [
         Threshold(target_fpr=rate, threshold=threshold, benign_rows=1000, false_positives=0, attack_rows=10, detected=9)
@@ -83,14 +84,14 @@ def make_bundle(directory: Path, dataset: str, **overrides: Any) -> Path:
     return directory
 
 
-def make_model(path: Path, schema: FlowSchema) -> None:
+def make_model(path: Path, schema: FlowSchema, *, gain: float = 1.0) -> None:
     """Write the graph alone: numeric f32[B, N], categories i64[B, C] (if any) → probabilities and attention."""
     numeric, categorical = schema.numeric, schema.categorical
     levers = LEVERS[schema.name]
     weights, scales = np.zeros((len(numeric), 1)), np.full(len(numeric), _SCALE)
     for index, feature in enumerate(numeric):
         if isinstance(lever := levers.get(feature.name), tuple):
-            weights[index], scales[index] = lever
+            weights[index], scales[index] = gain * lever[0], lever[1]
     constants = {
         "scale": scales,
         "zero": np.zeros(1),

@@ -1,6 +1,8 @@
 """`python -m export`: what the commands print, write and return."""
 
 import csv
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -113,12 +115,70 @@ def test_verify_prints_a_line_per_check_and_a_failure_is_status_2(
     bundle = make_bundle(tmp_path / "bundle", "cicids2017")
     assert main(["verify", "bundle"]) == 0
     out, err = capsys.readouterr()
-    assert out.count("\n") == 10
+    assert out.count("\n") == 11
     assert out.startswith("hashes     3 files as recorded; bundle ")
     assert err == ""
     (bundle / "reference.npz").unlink()
     assert main(["verify", "bundle"]) == 2
     assert capsys.readouterr().err.startswith("error: bundle/reference.npz: missing")
+
+
+def test_the_examples_of_signing_and_pulling_work_when_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bundle(tmp_path / "bundles" / "unsw-nb15", "unsw-nb15")
+    lines = [line.strip() for line in (parser().epilog or "").splitlines() if line.startswith("  python -m export ")]
+    wanted = ("keygen ", "sign ", "verify ", "pull   bundles")
+    commands = [line.removeprefix("python -m export ") for line in lines]
+    for line in (line for line in commands if line.startswith(wanted)):
+        assert main(shlex.split(line)) == 0, line
+    out, err = capsys.readouterr()
+    [key] = re.findall("^key ([0-9a-f]{16}): ", out, re.MULTILINE)
+    assert f"key {key}: keys/signing.key signs, keep it to yourself; keys/signing.pub checks\n" in out
+    assert "wrote bundles/unsw-nb15/bundle.json.sig\n" in out
+    assert f"signature  by trusted key {key}\n" in out
+    assert "bundles/live: switched to tiny-unsw-nb15 0.0.1 " in out
+    assert err == ""
+    assert main(["score", "bundles/live", "--input", "none.csv", "--output", "scores.csv"]) == 2  # but it was loaded
+    assert capsys.readouterr().err == "error: none.csv: No such file or directory\n"
+
+
+def test_a_key_with_a_password_reads_it_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_bundle(tmp_path / "bundle", "unsw-nb15")
+    (tmp_path / "password").write_text("correct horse\n")
+    (tmp_path / "empty").write_text("\nsecond line")
+    assert main(["keygen", "--out", ".", "--password-file", "password"]) == 0
+    assert main(["sign", "bundle", "--key", "signing.key", "--password-file", "password"]) == 0
+    assert main(["verify", "bundle", "--trusted-keys", "signing.pub", "--require-signature"]) == 0
+    capsys.readouterr()
+    assert main(["sign", "bundle", "--key", "signing.key"]) == 2
+    assert capsys.readouterr().err == "error: signing.key: has a password: give it with --password-file\n"
+    assert main(["sign", "bundle", "--key", "signing.key", "--password-file", "empty"]) == 2
+    assert capsys.readouterr().err == "error: --password-file empty: its first line is empty\n"
+    assert main(["keygen", "--out", "."]) == 2
+    assert capsys.readouterr().err == "error: signing.key: File exists\n"
+
+
+@pytest.mark.parametrize("command", ["verify", "score", "pull"])
+def test_a_signature_that_the_settings_require_is_required_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    make_bundle(tmp_path / "bundle", "unsw-nb15")
+    assert main(["keygen", "--out", "."]) == 0
+    (tmp_path / "params.yaml").write_text("stream: {require_signature: true, trusted_keys: signing.pub}\n")
+    capsys.readouterr()
+    more = {"verify": [], "score": ["--input", "i", "--output", "o"], "pull": ["--to", "live"]}[command]
+    assert main([command, "bundle", *more]) == 2
+    assert "bundle.json.sig: missing, and a signature is required" in capsys.readouterr().err
+
+
+def test_pull_refuses_what_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", "bundle", "--to", "live", "--every", "0"]) == 2
+    assert capsys.readouterr().err == "error: --every 0.0: expected a number of seconds above 0\n"
+    assert main(["pull", "s3://bucket", "--to", "live"]) == 2
+    assert capsys.readouterr().err.startswith("error: s3://bucket: expected models:/NAME@ALIAS, ")
+    assert main(["pull", "none", "--to", "live"]) == 2
+    assert capsys.readouterr().err == "error: none: none: no such bundle directory\n"
 
 
 def test_verify_without_the_trainers_packages_says_what_to_install(
@@ -144,6 +204,10 @@ def test_build_without_the_trainers_packages_says_what_to_install(
         ([], "the following arguments are required: COMMAND"),
         (["score", "bundle"], "the following arguments are required: --input, --output"),
         (["verify"], "the following arguments are required: DIR"),
+        (["keygen"], "the following arguments are required: --out"),
+        (["sign", "bundle"], "the following arguments are required: --key"),
+        (["pull", "bundle"], "the following arguments are required: --to"),
+        (["sign", "bundle", "--key", "k", "--password", "p"], "unrecognized arguments: --password p"),
         (["train"], "invalid choice: 'train'"),
         (["build", "--dataset", "kdd99"], "invalid choice: 'kdd99'"),
         (
@@ -159,7 +223,7 @@ def test_a_wrong_command_line_is_status_2(argv: list[str], told: str, capsys: py
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["build", "verify", "score"])
+@pytest.mark.parametrize("command", ["build", "verify", "score", "keygen", "sign", "pull"])
 def test_help_explains_every_option_and_gives_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parser().parse_args([command, "--help"])

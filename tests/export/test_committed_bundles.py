@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.bundle import read_manifest
+from export.bundle import read_bundle
 from export.detector import load
 from export.reading import read_flows
 from export.verify import verify
@@ -17,8 +17,8 @@ _BUNDLES = sorted(path for path in (Path(__file__).parents[2] / "bundles").glob(
 @pytest.mark.parametrize("bundle", _BUNDLES, ids=[path.name for path in _BUNDLES])
 def test_a_committed_bundle_verifies(bundle: Path) -> None:
     checks = [line.split()[0] for line in verify(bundle)]
-    assert checks[:5] == ["hashes", "identity", "graph", "reference", "held-out"]
-    assert checks.count("threshold") == len(read_manifest(bundle).thresholds) > 0
+    assert checks[:6] == ["hashes", "signature", "identity", "graph", "reference", "held-out"]
+    assert checks.count("threshold") == len(read_bundle(bundle).manifest.thresholds) > 0
 
 
 @pytest.mark.parametrize("bundle", _BUNDLES, ids=[path.name for path in _BUNDLES])
@@ -38,7 +38,7 @@ def test_a_committed_bundle_is_named_for_its_data_set_and_scores_it_in_every_dia
 
 @pytest.mark.parametrize("bundle", _BUNDLES, ids=[path.name for path in _BUNDLES])
 def test_thresholds_of_a_committed_bundle_fall_as_the_rate_rises(bundle: Path) -> None:
-    manifest = read_manifest(bundle)
+    manifest = read_bundle(bundle).manifest
     values = [threshold.threshold for threshold in manifest.thresholds]
     assert values == sorted(values, reverse=True)
     assert all(item.false_positives <= item.target_fpr * item.benign_rows for item in manifest.thresholds)

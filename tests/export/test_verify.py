@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import export
-from export.bundle import MODEL, REFERENCE, read_manifest, sha256_of, write_manifest
+from export.bundle import MODEL, REFERENCE, read_bundle, sha256_of, write_manifest
 from export.detector import load
 from export.verify import verify
 from schemas.datasets import SCHEMAS
@@ -53,18 +53,24 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("dataset", SCHEMAS)
 def test_a_line_for_every_check_that_held(tiny_bundles: dict[str, Path], dataset: str) -> None:
     lines = list(verify(tiny_bundles[dataset]))
-    assert [line.split()[0] for line in lines] == ["hashes", "identity", "graph", "reference", "held-out"] + [
-        "threshold"
-    ] * 5
-    assert lines[0] == f"hashes     3 files as recorded; bundle {read_manifest(tiny_bundles[dataset]).hash[:12]}"
-    assert lines[1] == f"identity   tiny-{dataset} 0.0.1, data set {dataset}"
-    assert lines[2].startswith("graph      opset 20, numeric['batch', ")
-    assert ("categories" in lines[2]) == bool(SCHEMAS[dataset].categorical)
+    assert [line.split()[0] for line in lines] == [
+        "hashes",
+        "signature",
+        "identity",
+        "graph",
+        "reference",
+        "held-out",
+    ] + ["threshold"] * 5
+    assert lines[0] == f"hashes     3 files as recorded; bundle {read_bundle(tiny_bundles[dataset]).manifest.hash[:12]}"
+    assert lines[1] == "signature  none"
+    assert lines[2] == f"identity   tiny-{dataset} 0.0.1, data set {dataset}"
+    assert lines[3].startswith("graph      opset 20, numeric['batch', ")
+    assert ("categories" in lines[3]) == bool(SCHEMAS[dataset].categorical)
     assert (
-        lines[3] == "reference  torch and ONNX Runtime agree on 100 made-up rows: max |Δp| 0.0e+00, no verdict differs"
+        lines[4] == "reference  torch and ONNX Runtime agree on 100 made-up rows: max |Δp| 0.0e+00, no verdict differs"
     )
-    assert lines[4] == "held-out   measured at build on 100 rows: max |Δp| 0.0e+00, 0 verdicts differ"
-    assert lines[5] == "threshold  0.0001  → 0.980000: 0 of 1000 benign and 9 of 10 attacks above it"
+    assert lines[5] == "held-out   measured at build on 100 rows: max |Δp| 0.0e+00, 0 verdicts differ"
+    assert lines[6] == "threshold  0.0001  → 0.980000: 0 of 1000 benign and 9 of 10 attacks above it"
 
 
 def test_a_damaged_bundle_is_refused_before_anything_is_said(bundle: Path) -> None:
@@ -80,7 +86,7 @@ def test_answers_that_differ_from_the_reference_are_refused(bundle: Path) -> Non
         bundle
     )
     change_reference(bundle, attack=attack + np.float32(1e-6))
-    assert len(list(verify(bundle))) == 10
+    assert len(list(verify(bundle))) == 11
 
 
 def test_a_verdict_that_differs_is_refused_however_small_the_difference(bundle: Path) -> None:
@@ -106,6 +112,31 @@ def test_a_reference_without_its_arrays_is_refused_by_its_name(bundle: Path) -> 
     for content in (b"PK\x03\x04 no archive", b"", b"text", (bundle / "array.npy").read_bytes()):
         (bundle / REFERENCE).write_bytes(content)
         assert refusal(signed(bundle)).startswith(f"{bundle / REFERENCE}: not the arrays of a reference: ")
+
+
+def test_a_reference_of_other_shapes_or_types_is_refused(bundle: Path) -> None:
+    rows = np.zeros((3, 39), dtype=np.float32)
+    for wrong in (
+        {"numeric": rows[:, :5]}, {"numeric": rows}, {"attack": np.array(["x"] * 100)}, {"categories": rows[:, :3]},
+        {"attack": np.zeros(0, dtype=np.float32), "numeric": rows[:0], "categories": np.zeros((0, 3), dtype=np.int64)},
+    ):  # fmt: skip
+        with np.load(bundle / REFERENCE) as reference:
+            kept = {name: reference[name] for name in reference.files}
+        change_reference(bundle, **wrong)
+        assert refusal(bundle).startswith(f"{bundle / REFERENCE}: not the arrays of a reference: expected shapes [(")
+        change_reference(bundle, **kept)
+    assert len(list(verify(bundle))) == 11
+
+
+def test_a_reference_that_would_fill_the_memory_is_refused_before_it_does(bundle: Path) -> None:
+    change_reference(bundle, more=np.zeros(70 << 20, dtype=np.uint8))
+    assert (bundle / REFERENCE).stat().st_size < 1 << 20
+    assert "more than 67108864 bytes when unpacked" in refusal(bundle)
+
+
+@pytest.mark.parametrize("metrics", [5, {"test": {}}, {"test": 7}, {"test": {"rows": 1, "attacks": 1, "auc": "x"}}])
+def test_metrics_that_are_none_are_refused(bundle: Path, metrics: object) -> None:
+    assert refusal(signed(bundle, metrics=metrics)).startswith(f"{bundle / 'bundle.json'}: metrics: field ")
 
 
 def test_pickled_objects_in_a_reference_are_never_loaded(bundle: Path) -> None:

@@ -54,6 +54,17 @@ def test_set_without_a_value_is_an_error_that_shows_how() -> None:
         common_options(arguments("--set", "train"))
 
 
+def test_set_without_a_value_shows_nothing_that_may_be_a_password() -> None:
+    with pytest.raises(ParamsError, match=r"^--set kafka\.…: expected KEY=VALUE"):
+        common_options(arguments("--set", "kafka.sasl.password:hunter2"))
+
+
+def test_help_warns_of_secrets_among_the_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        arguments("--help")
+    assert "No secrets: every user of the machine sees" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_command_that_ends_well_gives_its_own_status() -> None:
     assert run_command(lambda: 0) == 0
     assert run_command(lambda: 7) == 7

@@ -96,6 +96,49 @@ def test_kafka_takes_any_property_from_every_source(tmp_path: Path) -> None:
     }
 
 
+def test_a_secret_may_stand_in_a_file_that_any_source_names(tmp_path: Path) -> None:
+    password, key = tmp_path / "password", tmp_path / "key.pem"
+    password.write_text(" s3cret: #1 \r\n", encoding="utf-8")
+    key.write_text("-----BEGIN\nKEY-----\n", encoding="utf-8")
+    file = written(tmp_path, f"kafka: {{ssl.key.pem_file: {key}, security.protocol: SASL_SSL}}")
+    environment = {"FLOWSENTRY_KAFKA__SASL__PASSWORD_FILE": str(password)}
+    options: dict[str, object] = {"kafka.ssl.key.password_file": str(password)}
+    assert load_params(options, file=file, environment=environment).kafka == {
+        "security.protocol": "SASL_SSL",
+        "ssl.key.pem": "-----BEGIN\nKEY-----",
+        "sasl.password": " s3cret: #1 ",
+        "ssl.key.password": " s3cret: #1 ",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file or directory"),
+        (b"\n", "the file is empty"),
+        (b"hunter2\xff", "not a path of a UTF-8 text"),
+    ],
+)
+def test_the_file_of_a_secret_that_cannot_be_used_is_named_but_not_shown(
+    tmp_path: Path, content: bytes | None, why: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    told = message(environment={"FLOWSENTRY_KAFKA__SASL__PASSWORD_FILE": str(file)})
+    assert told == f"environment: kafka.sasl.password_file = {file}: {why}"
+
+
+def test_a_secret_given_twice_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, "kafka: {sasl.password: hunter2}")
+    told = message(file=file, environment={"FLOWSENTRY_KAFKA__SASL__PASSWORD_FILE": "/run/secrets/kafka"})
+    assert told == "environment: kafka.sasl.password_file: kafka.sasl.password is given too; leave one of them out"
+
+
+def test_params_shown_show_nothing_of_kafka() -> None:
+    assert "hunter2" not in repr(load_params({"kafka.sasl.password": "hunter2"}, environment={}))
+
+
 def test_variables_of_others_and_of_the_tests_are_passed_over() -> None:
     assert load_params(environment={"FLOWSENTRY_TEST_BROKER": "docker", "PATH": "/bin", "FLOWSENTRYX": "1"}) == Params()
 
@@ -190,6 +233,26 @@ def test_a_section_that_is_none_is_refused_when_a_setting_is_laid_over_it(tmp_pa
 )
 def test_a_mistake_in_kafka_is_told_once_and_without_its_value(options: dict[str, object], told: str) -> None:
     assert message(options) == told
+
+
+def test_a_password_for_a_section_is_not_shown_when_a_setting_is_laid_over_it() -> None:
+    told = message({"kafka.sasl.mechanism": "PLAIN"}, environment={"FLOWSENTRY_KAFKA": "hunter2"})
+    assert told == "option kafka.sasl.mechanism: kafka is no section"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("kafka:\n  sasl.password: %hunter2", "not YAML, line 2, column 18"),
+        ("kafka:\n  sasl.password: *hunter2", "not YAML, line 2, column 18"),
+        ("kafka:\n  sasl.password: !hunter2", "not YAML, line 2, column 18"),
+        ("kafka: [hunter2", "not YAML, line 1, column 16"),
+        ("sasl.password=hunter2", "expected sections (data, train, export, stream, tracking, kafka), got a str"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_told_by_place_and_not_by_its_content(tmp_path: Path, text: str, told: str) -> None:
+    file = written(tmp_path, text)
+    assert message(file=file) == f"{file}: {told}"
 
 
 @pytest.mark.parametrize(

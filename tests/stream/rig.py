@@ -17,23 +17,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
 
 from export.detector import Detector
 from schemas.alert import Alert
 from schemas.datasets import SCHEMAS
+from schemas.errors import FlowsentryError
 from schemas.params import Params, StreamParams
-from stream.clients import consumer_properties, producer_properties
+from stream.batch import Batch
+from stream.batch_limit import BatchLimit
+from stream.clients import consumer_properties, probe_properties, producer_properties
 from stream.decode import Decoder
 from stream.detect import Policy
+from stream.judge import Judge, OnPoison
 from stream.logs import configure_logging
 from stream.metrics import Metrics
 from stream.service import Service
 from stream.sink import Sink, TransactionalSink
-from stream.source import Batch, Source
+from stream.source import Source
+from stream.status import Status
 from tests.kafka import read_all
 
-__all__ = ["THRESHOLD", "Command", "Logs", "Rig", "alerts_on", "attack", "benign", "command", "flow"]
+__all__ = [
+    "THRESHOLD",
+    "Command",
+    "Logs",
+    "Rig",
+    "alerts_on",
+    "attack",
+    "benign",
+    "command",
+    "flow",
+    "options",
+    "workers_of",
+]
 
 SCHEMA = SCHEMAS["unsw-nb15"]
 THRESHOLD = 0.75  # of the tiny bundle at its usual rate
@@ -56,6 +73,11 @@ def benign(**fields: Any) -> bytes:
     return json.dumps(flow(**{"sttl": 0, "dpkts": 1000, **fields})).encode()
 
 
+def denied(error: KafkaError) -> FlowsentryError:
+    """What a worker makes of a right that it lacks."""
+    return FlowsentryError(f"denied: {error.str()}")
+
+
 def alerts_on(servers: str, topic: str) -> list[Alert]:
     """Every committed alert of a topic."""
     return [Alert.model_validate_json(message.value() or b"") for message in read_all(servers, topic)]
@@ -71,6 +93,7 @@ class Rig:
     dead: str
     detector: Detector
     metrics: Metrics = field(default_factory=Metrics)
+    status: Status = field(default_factory=Status)
     sources: list[Source] = field(default_factory=list)
 
     @property
@@ -79,10 +102,33 @@ class Rig:
 
     def source(self, *, batch_size: int = 100, max_wait_s: float = 0.2, **kafka: str | int) -> Source:
         """A member of the group."""
-        consumer = Consumer({**consumer_properties(self.params, self.flows), **kafka})
-        source = Source(consumer, self.flows, batch_size=batch_size, max_wait_s=max_wait_s)
+        name = f"{self.flows}-{len(self.sources)}"
+        consumer = Consumer({**consumer_properties(self.params, name), **kafka})
+        source = self.source_of(consumer, batch_size=batch_size, max_wait_s=max_wait_s)
         self.sources.append(source)
         return source
+
+    def source_of(
+        self,
+        consumer: Consumer,
+        topic: str = "",
+        *,
+        batch_size: int = 100,
+        max_wait_s: float = 0.2,
+        max_batch_bytes: int = 1 << 24,
+    ) -> Source:
+        """A source around a consumer of the test's own, which the test closes."""
+        return Source(
+            consumer,
+            topic or self.flows,
+            limit=BatchLimit(batch_size, 300.0),
+            max_wait_s=max_wait_s,
+            max_batch_bytes=max_batch_bytes,
+            status=self.status,
+            metrics=self.metrics,
+            probe=lambda: Consumer(probe_properties(self.params)),
+            denied=denied,
+        )
 
     def batch(self, source: Source, records: int) -> Batch:
         """The next so many records, of which there must be no more."""
@@ -94,24 +140,34 @@ class Rig:
         assert len(found) == records
         return Batch(found)
 
-    def producer(self, kind: type[Producer] = Producer, **kafka: str | int) -> Producer:
-        """A producer for a `TransactionalSink`, with the group's transactional id."""
-        return kind({**producer_properties(self.params, transactional_id=self.flows), "log_level": 0, **kafka})
+    def producer(self, kind: type[Producer] = Producer, **kafka: str | int) -> Callable[[], Producer]:
+        """Makes the producers of a `TransactionalSink`, with the group's transactional id."""
+        properties = {**producer_properties(self.params, transactional_id=self.flows), "log_level": 0, **kafka}
+        return lambda: kind(properties)
 
     def service(
-        self, *, source: Source | None = None, sink: Sink | None = None, detector: Detector | None = None
+        self,
+        *,
+        source: Source | None = None,
+        sink: Sink | None = None,
+        detector: Detector | None = None,
+        on_poison: OnPoison = "stop",
     ) -> Service:
         """The whole worker, some parts of it given."""
         source = source or self.source()
+        detector = detector or self.detector
+        decoder = Decoder(self.detector.schema, min_feature_coverage=0.5)
         return Service(
             source=source,
-            decoder=Decoder(self.detector.schema, min_feature_coverage=0.5),
-            detector=detector or self.detector,
-            policy=Policy(THRESHOLD),
-            sink=sink or TransactionalSink(self.producer(), source.consumer),
+            judge=Judge(detector, decoder, Policy(THRESHOLD), self.metrics.stage),
+            sink=sink or TransactionalSink(self.producer(), source.consumer, denied=denied),
+            succession=None,
+            limit=BatchLimit(100, 300.0),
             alerts_topic=self.alerts,
             dead_letters_topic=self.dead,
+            on_poison=on_poison,
             metrics=self.metrics,
+            status=self.status,
         )
 
     def value(self, name: str, **labels: str) -> float | None:
@@ -228,3 +284,16 @@ def command(*arguments: str | Path, **environment: str) -> Iterator[Command]:
         running._reader.join(10)
         assert process.stderr is not None
         process.stderr.close()
+
+
+def options(servers: str, flows: str, bundle: Path, *more: str) -> list[str]:
+    """`run` with topics and a group named after `flows`."""
+    names = {"input": flows, "alerts": f"{flows}.alerts", "dead-letters": f"{flows}.dead", "group": flows}
+    words = ["run", "--bundle", str(bundle), "--bootstrap-servers", servers, "--metrics-port", "0"]
+    return [*words, *(word for name, value in names.items() for word in (f"--{name}", value)), *more]
+
+
+def workers_of(pid: int) -> list[int]:
+    """The worker processes of a running command."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in found if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]

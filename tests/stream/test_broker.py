@@ -96,6 +96,19 @@ def test_answers_on_localhost_alone_and_leaves_nothing_behind() -> None:
         _ = local.pid
 
 
+def test_listeners_have_addresses_of_their_own_that_survive_a_crash() -> None:
+    with LocalBroker(listeners={"INSIDE": "PLAINTEXT", "OUTSIDE": "PLAINTEXT"}) as local:
+        addresses = [local.bootstrap_servers, local.servers_of("INSIDE"), local.servers_of("OUTSIDE")]
+        assert len(set(addresses)) == 3
+        local.kill()
+        local.start()
+        for servers in addresses:  # who asks at one is sent to the same one
+            brokers = AdminClient({"bootstrap.servers": servers}).list_topics(timeout=DEADLINE_S).brokers.values()
+            assert [f"{it.host}:{it.port}" for it in brokers] == [servers]
+        with pytest.raises(BrokerError, match="no port for listener 'BESIDE'"):
+            local.servers_of("BESIDE")
+
+
 def test_data_and_address_survive_a_crash(tmp_path: Path) -> None:
     data_dir = tmp_path / "kafka data, ünïcode"
     identity = data_dir / "kafka" / "meta.properties"

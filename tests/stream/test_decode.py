@@ -2,114 +2,51 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.exceptions import PanicException
 
 from export.cells import FLOAT32_MAX
 from schemas.datasets import SCHEMAS
-from schemas.dead_letter import DeadLetter, Reason, Reject
-from schemas.flow import Dropped, Feature, FlowSchema, Kind
+from schemas.dead_letter import Reason, Reject
+from schemas.flow import Dropped, FlowSchema, Kind
 from stream import decode as module
 from stream.decode import Decoded, Decoder, decode_slow, read_metadata
 from stream.record import RecordReader
+from tests.stream.records import (
+    COVERAGE,
+    DIALECTS,
+    GOOD,
+    KEYS,
+    PROPERTY,
+    TOKENS,
+    UNSW,
+    Spelling,
+    assert_complete,
+    assert_same,
+    decode,
+    encode,
+    flow,
+    good_records,
+    odd_records,
+    warm,
+    with_member,
+)
 
-UNSW = SCHEMAS["unsw-nb15"]
 IMPROVED = SCHEMAS["cicids2017-improved"]
 CICIDS = SCHEMAS["cicids2017"]
-COVERAGE = 0.5
-PROPERTY = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False)
-
-Spelling = Callable[[Feature], str]
-DIALECTS: dict[str, Spelling] = {
-    "names": lambda feature: feature.name,
-    "first aliases": lambda feature: (*feature.aliases, feature.name)[0],
-    "last aliases": lambda feature: (feature.name, *feature.aliases)[-1],
-    "titles": lambda feature: " " + feature.name.replace("_", " ").title(),
-    "capitals": lambda feature: feature.name.upper(),
-}
 
 
 @pytest.fixture(params=list(SCHEMAS.values()), ids=list(SCHEMAS))
 def schema(request: pytest.FixtureRequest) -> FlowSchema:
     chosen: FlowSchema = request.param
     return chosen
-
-
-def flow(schema: FlowSchema, spelling: Spelling = DIALECTS["names"], start: int = 1) -> dict[str, object]:
-    """A record with every feature: numbers count up from `start` by halves, categories are `tcp`."""
-    return {
-        spelling(feature): start + index / 2 if feature.kind is Kind.NUMERIC else "tcp"
-        for index, feature in enumerate(schema.features)
-    }
-
-
-def encode(record: object) -> bytes:
-    return json.dumps(record).encode()
-
-
-def with_member(schema: FlowSchema, key: str, raw: str, *, first: bool = False) -> bytes:
-    """A full record without the feature `key`, and with the member `"key": raw`, which need not be JSON."""
-    members = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in flow(schema).items() if name != key]
-    members.insert(0 if first else len(members), f"{json.dumps(key)}: {raw}")
-    return ("{" + ", ".join(members) + "}").encode()
-
-
-def decode(values: Sequence[bytes | None], schema: FlowSchema, coverage: float = COVERAGE) -> Decoded:
-    return Decoder(schema, min_feature_coverage=coverage).decode(values)
-
-
-def warm(schema: FlowSchema, coverage: float = COVERAGE) -> Decoder:
-    """A decoder that knows the dialects."""
-    decoder = Decoder(schema, min_feature_coverage=coverage)
-    for spelling in DIALECTS.values():
-        decoder.decode([encode(flow(schema, spelling) | {"id": 1, "Source IP": "::1", "label": "x"})])
-    return decoder
-
-
-def assert_same(left: Decoded, right: Decoded) -> None:
-    assert left.rows.dtype == right.rows.dtype == np.int64
-    assert left.rows.tolist() == right.rows.tolist()
-    assert left.rejects == right.rejects
-    assert list(left.columns) == list(right.columns)
-    for name, column in left.columns.items():
-        assert column.dtype == right.columns[name].dtype
-        assert len(column) == len(left.rows)
-        np.testing.assert_array_equal(column, right.columns[name], err_msg=name)
-
-
-def assert_complete(decoded: Decoded, schema: FlowSchema, count: int) -> None:
-    """Every position once, in order; columns as the schema has them; rejects that a dead letter can hold."""
-    refused = [reject.row for reject in decoded.rejects]
-    assert refused == sorted(refused)
-    assert decoded.rows.tolist() == sorted(decoded.rows.tolist())
-    assert sorted([*decoded.rows.tolist(), *refused]) == list(range(count))
-    assert tuple(decoded.columns) == schema.names
-    for feature in schema.features:
-        column = decoded.columns[feature.name]
-        if feature.kind is Kind.NUMERIC:
-            assert column.dtype == np.float64
-            assert np.all(np.isnan(column) | (np.abs(column) <= FLOAT32_MAX))
-        else:
-            assert all(name is None or type(name) is str for name in column)
-    for reject in decoded.rejects:
-        assert reject.detail
-        letter = DeadLetter(
-            reason=reject.reason,
-            detail=reject.detail,
-            field=reject.field,
-            value=reject.value,
-            topic="flows",
-            partition=0,
-            offset=0,
-        )
-        assert letter.to_headers()
 
 
 def only_reject(value: bytes | None, schema: FlowSchema) -> Reject:
@@ -359,7 +296,6 @@ def test_not_an_object(value: bytes) -> None:
     assert (reject.reason, reject.value) == (Reason.NOT_AN_OBJECT, value.decode().strip())
 
 
-GOOD = encode(flow(UNSW))
 NOT_JSON = {
     "random bytes": bytes(range(256)),
     "text": b"GET / HTTP/1.1",
@@ -409,11 +345,6 @@ NOT_JSON = {
     "surrogate in a key": with_member(UNSW, "x", '1, "\\ud800": 2'),
     "nested surrogate": with_member(UNSW, "id", '[{"a": "\\ud800"}]'),
     "bad escape": with_member(UNSW, "proto", '"\\x41"'),
-    "nested 65 deep": with_member(UNSW, "id", "[" * 64 + "]" * 64),
-    "objects 65 deep": with_member(UNSW, "id", '{"a":' * 64 + "1" + "}" * 64),
-    "nested 100k deep": with_member(UNSW, "id", "[" * 100_000 + "]" * 100_000),
-    "objects 100k deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "opened 100k times": b"[" * 100_000,
 }
 
 
@@ -438,7 +369,8 @@ ODD_BUT_GOOD = {
     "escaped backslash": with_member(UNSW, "id", '"\\\\ud800"'),
     "escaped NUL": with_member(UNSW, "id", '"\\u0000"'),
     "delete, next line, line separator": with_member(UNSW, "id", '"\x7f\x85\u2028"'),
-    "a megabyte": with_member(UNSW, "id", f'"{"x" * 1_000_000}"'),
+    "a long string": with_member(UNSW, "id", f'"{"x" * 16_384}"'),
+    "spaces": GOOD.replace(b" ", b" " * 2000),
     "commas": with_member(UNSW, "id", '"a, b, c"'),
     "colon": with_member(UNSW, "src_ip", '"::1"'),
     "quoted": with_member(UNSW, "src_ip", '"\\":null,\\"dur\\":2"'),
@@ -448,7 +380,7 @@ ODD_BUT_GOOD = {
     "brackets after an escaped quote": with_member(UNSW, "id", '"\\"' + "[" * 1000 + '"'),
     "brackets after an escaped backslash": with_member(UNSW, "id", '["\\\\", "' + "[" * 1000 + '"]'),
     "nested 64 deep": with_member(UNSW, "id", "[" * 63 + "]" * 63),
-    "10k members": with_member(UNSW, "id", ", ".join(["1", *(f'"x{n}": 1' for n in range(10_000))])),
+    "900 members": with_member(UNSW, "id", ", ".join(["1", *(f'"x{n}": 1' for n in range(900))])),
 }
 
 
@@ -561,14 +493,23 @@ def test_a_bad_record_costs_its_neighbours_little() -> None:
         with_member(UNSW, "proto", "true"),
     ):
         batch[417] = obvious
-        assert read_one_by_one(batch, warm(UNSW)) == 1
+        assert read_one_by_one(batch, warm(UNSW)) <= 1
 
 
-def test_many_bad_records_are_not_searched_for() -> None:
-    batch = [GOOD, NOT_JSON["NaN"]] * 2000
+def test_bad_records_are_sifted_out_and_their_neighbours_read_at_once() -> None:
+    for bad in ("NaN", "two values", "trailing comma", "NUL"):
+        batch = [GOOD, NOT_JSON[bad]] * 2000
+        decoder = warm(UNSW)
+        with patch.object(module._Table, "read", wraps=module._Table.read) as read:
+            assert read_one_by_one(batch, decoder) == len(batch) / 2
+        assert read.call_count <= 2 * len(DIALECTS)
+
+
+def test_records_that_no_table_holds_are_not_searched_for_without_end() -> None:
+    batch = [GOOD, with_member(UNSW, "x", "0e99999999999")] * 2000
     decoder = warm(UNSW)
     with patch.object(module._Table, "read", wraps=module._Table.read) as read:
-        assert read_one_by_one(batch, decoder) == len(batch)
+        assert len(decoder.decode(batch).rows) == len(batch)
     assert read.call_count <= 3 * module.SPLITS
 
 
@@ -614,49 +555,6 @@ def test_a_table_that_polars_cannot_read_is_read_one_by_one() -> None:
 
 
 # Whatever comes: the batch makes no difference
-
-TOKENS = (
-    *("0", "-0", "1", "6.0", "-7.25", "1e2", "1e-400", "1e400", "3.5e38", "9223372036854775808", "9" * 39, "9" * 400),
-    *("01", "1.", "+1", "NaN", "-Infinity", "null", "null5", "true", "false", "[]", "[[1, 2]]", "{}", '{"a": 1}'),
-    *('""', '"1"', '"tcp"', '" TCP"', '"6.0"', '"nan"', '"true"', '"a, b"', '":null"', '"::1"', '"{"', '"}"'),
-    *('"\\ud800"', '"\\ud83d\\ude00"', '"\\u0041"', '"\\""', '"\\\\"', '"é"', '"\x00"', '"\t"', '"\u0661"', '"1e2"'),
-)
-KEYS = (
-    *("dur", "Dur", " DUR ", "\\u0064ur", "proto", "PROTO", "service", "sbytes", "res_bdy_len", "smeansz", "rate"),
-    *("id", "srcip", "Src IP", "label", "x", "y", "", "*", "a,b", ":null", ":1", "y" * 200),
-)
-SEPARATORS = ((",", ":"), (", ", ": "), (" ,", " :"), (",\n", ": "), (",", ":  "))
-
-
-@st.composite
-def odd_records(draw: st.DrawFn) -> bytes:
-    """A record in some dialect, with some members left out, put in and repeated, and some bytes changed."""
-    spelling = draw(st.sampled_from([*DIALECTS.values()]))
-    members = [(key, json.dumps(value)) for key, value in flow(UNSW, spelling).items()]
-    members = members[draw(st.sampled_from([0, 0, 0, 5, 30, 42])) :]
-    for key, raw in draw(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(TOKENS)), max_size=2)):
-        members.append((key, raw))
-    for place in draw(st.lists(st.integers(0, 50), max_size=2)):
-        if place < len(members):
-            members[place] = (members[place][0], draw(st.sampled_from(TOKENS)))
-    comma, colon = draw(st.sampled_from([*SEPARATORS, *SEPARATORS[:2] * 4]))
-    text = "{" + comma.join(f'"{key}"{colon}{raw}' for key, raw in members) + "}"
-    value = bytearray(text.encode())
-    for place, byte in draw(
-        st.lists(st.tuples(st.integers(0, 600), st.sampled_from(b'{}[]",:\\ \n\x000e.-\xff\xc3')), max_size=1)
-    ):
-        value[place : place + place % 2] = bytes([byte])
-    return bytes(value)
-
-
-def good_records() -> st.SearchStrategy[bytes]:
-    return st.builds(
-        lambda spelling, start, separators: json.dumps(flow(UNSW, spelling, start), separators=separators).encode(),
-        st.sampled_from([*DIALECTS.values()]),
-        st.integers(0, 1000),
-        st.sampled_from(SEPARATORS[:2]),
-    )
-
 
 NASTY = [
     None,

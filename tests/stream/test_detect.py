@@ -11,9 +11,9 @@ import pytest
 from export.detector import Detector, load
 from schemas.alert import Alert, FlowRef, Severity
 from schemas.dead_letter import DeadLetter, Reason, Reject
+from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
 from stream.detect import Policy, dead_letter, detect
-from stream.source import Batch, FlowRecord
 from tests.bundles import make_bundle
 from tests.stream.rig import THRESHOLD, attack, benign, flow
 
@@ -204,3 +204,34 @@ def test_a_dead_letter_tells_why_and_where_from() -> None:
     assert (letter.reason, letter.detail, letter.field) == (Reason.WRONG_TYPE, "is a string", "dur")
     assert letter.value == '"' + "y" * 199
     assert DeadLetter.from_headers(letter.to_headers()) == letter
+
+
+def headers_told(*headers: tuple[str, bytes | None], value: str = "") -> DeadLetter:
+    """The letter of a record with these headers, as it is read back from the topic."""
+    record = FlowRecord("flows", 3, 41, b"key", b"{}", headers, KAFKA_TIME_MS)
+    letter = dead_letter(record, Reject(0, Reason.WRONG_TYPE, "is a string", value=value))
+    return DeadLetter.from_headers([*headers, *letter.to_headers()])
+
+
+def test_a_dead_letter_has_the_hops_of_its_record() -> None:
+    assert headers_told().hops == 0
+    assert headers_told(("flowsentry-hops", b"2")).hops == 2
+    assert (
+        headers_told(("flowsentry-hops", b"2"), ("other", b"9"), ("flowsentry-hops", b"3"), ("other", None)).hops == 3
+    )
+
+
+@pytest.mark.parametrize(
+    "hops", [None, b"", b"-1", b"1.0", b" 1", b"1_0", "１".encode(), b"\xff", b"9" * 7, b"9" * 9999]
+)
+def test_hops_that_are_no_count_are_none(hops: bytes | None) -> None:
+    assert headers_told(("flowsentry-hops", hops)).hops == 0
+
+
+def test_a_hostile_record_can_neither_break_its_dead_letter_nor_speak_for_it() -> None:
+    hostile = [(f"flowsentry-{name}", b"\xff") for name in (*DeadLetter.model_fields, "surplus", "")]
+    letter = headers_told(*hostile, value="\ud800" * 200)
+    assert (letter.reason, letter.topic, letter.partition, letter.offset, letter.hops) == (
+        Reason.WRONG_TYPE, "flows", 3, 41, 0,
+    )  # fmt: skip
+    assert len(letter.value) == 200

@@ -12,7 +12,7 @@ from export.__main__ import main as export_main
 from schemas.alert import Alert
 from schemas.dead_letter import DeadLetter, Reason
 from stream.__main__ import main as stream_main
-from stream.source import headers_of
+from stream.batch import headers_of
 from tests.kafka import committed, end_offsets, produce, read_all, running_service, wait_until_consumed
 
 BUNDLE = Path("bundles/cicids2017-improved")

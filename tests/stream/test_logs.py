@@ -35,6 +35,22 @@ def log_a_failure() -> None:
         structlog.get_logger().exception("it failed", number=7)
 
 
+def test_each_line_is_one_write_so_that_workers_with_one_stderr_do_not_mix_theirs(logs: Logs) -> None:
+    written: list[str] = []
+
+    class Unbuffered(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    unbuffered = Logs(Unbuffered())
+    structlog.get_logger().warning("first", number=1)
+    structlog.get_logger().warning("second")
+    assert unbuffered.text == ""
+    assert [json.loads(line)["event"] for line in written] == ["first", "second"]
+    assert all(line.endswith("}\n") for line in written)
+
+
 def test_without_a_terminal_every_line_is_json(logs: Logs) -> None:
     structlog.get_logger().info("first", count=3, topic="flöws")
     structlog.get_logger().warning("second")

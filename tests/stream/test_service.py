@@ -1,6 +1,7 @@
 """The loop from bytes to the committed transaction, on a real Kafka: what it publishes, and what it does when a part fails."""
 
 import json
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -14,17 +15,16 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from export.detector import Detector, Scores
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import FlowsentryError
-from schemas.params import Params, StreamParams
 from stream import service as module
-from stream import worker
+from stream.encode import SOURCE_TIME_HEADER
 from stream.metrics import Metrics
-from stream.service import SOURCE_TIME_HEADER, BatchFailed
+from stream.service import BatchFailed
 from stream.sink import Outgoing, RetryBatch, TransactionalSink
-from stream.worker import run_workers
 from tests.kafka import committed, produce, read_all
-from tests.stream.rig import Logs, Rig, alerts_on, attack, benign
+from tests.stream.rig import Logs, Rig, alerts_on, attack, benign, denied
 
 MARKER = "203.0.113.77"
+POISON = 987_654.0
 
 
 def ids(rig: Rig) -> list[str]:
@@ -34,6 +34,14 @@ def ids(rig: Rig) -> list[str]:
 
 def done(rig: Rig) -> int:
     return committed(rig.servers, rig.flows, rig.flows)[0]
+
+
+def take_at_most(servers: str, topic: str, message_bytes: int) -> None:
+    """What the broker lets into a topic from now on."""
+    limit = ConfigEntry("max.message.bytes", str(message_bytes), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource("topic", topic, incremental_configs=[limit])
+    admin = AdminClient({"bootstrap.servers": servers})
+    admin.incremental_alter_configs([resource])[resource].result(30)
 
 
 class Ordered(Metrics):
@@ -51,16 +59,16 @@ class Ordered(Metrics):
 
 
 class Broken:
-    """A detector with a bug that a certain number of flows in one batch brings out."""
+    """A detector with a bug: it cannot score a flow whose `sttl` is POISON, nor just so many `flows`."""
 
-    def __init__(self, detector: Detector, flows: int) -> None:
+    def __init__(self, detector: Detector, flows: int = -1) -> None:
         self._detector, self._flows = detector, flows
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._detector, name)
 
     def score(self, columns: Mapping[str, np.ndarray]) -> Scores:
-        if len(next(iter(columns.values()))) == self._flows:
+        if POISON in columns["sttl"] or len(columns["sttl"]) == self._flows:
             raise ValueError(f"could not convert string to float: {MARKER!r}")
         return self._detector.score(columns)
 
@@ -124,24 +132,28 @@ class AbortsFirst(TransactionalSink):
     """Breaks its first transactions off when all messages are in them, as a rebalance would."""
 
     times = 1
+    after_s = 0.1
 
-    def publish(self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition]) -> None:
+    def publish(
+        self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition], *, within_s: float | None = None
+    ) -> None:
         if self.times > 0:
             self.times -= 1
+            assert self._producer is not None
             self._producer.begin_transaction()
             for message in messages:
                 self._producer.produce(message.topic, message.value, message.key)
             self._producer.flush(30)
             self._producer.abort_transaction(30)
-            raise RetryBatch("the group moved on")
-        super().publish(messages, next_offsets)
+            raise RetryBatch("the group moved on", after_s=self.after_s)
+        super().publish(messages, next_offsets, within_s=within_s)
 
 
 def test_an_aborted_batch_is_done_again_and_nothing_is_published_twice(rig: Callable[..., Rig], logs: Logs) -> None:
     place = rig()
     produce(place.servers, place.flows, [attack(), b"garbage", attack(), attack()])
     source = place.source(batch_size=2, max_wait_s=5)
-    sink = AbortsFirst(place.producer(), source.consumer)
+    sink = AbortsFirst(place.producer(), source.consumer, denied=denied)
     sink.times = 2
     place.run(place.service(source=source, sink=sink), 4)
     assert ids(place) == ["0", "2", "3"]
@@ -162,7 +174,7 @@ def test_a_batch_that_cannot_be_published_for_long_stops_the_worker_and_is_named
     place = rig()
     produce(place.servers, place.flows, [benign()])
     source = place.source()
-    sink = AbortsFirst(place.producer(), source.consumer)
+    sink = AbortsFirst(place.producer(), source.consumer, denied=denied)
     sink.times = 1000
     with pytest.raises(FlowsentryError, match=rf"nothing could be published .*the group moved on.* {place.flows}-0-0"):
         place.run(place.service(source=source, sink=sink), 1)
@@ -171,10 +183,10 @@ def test_a_batch_that_cannot_be_published_for_long_stops_the_worker_and_is_named
 
 def test_trouble_that_passed_is_forgotten(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_GIVE_UP_AFTER_S", 1.0)
-    monkeypatch.setattr(module, "_RETRY_AFTER_S", 0.6)
     place = rig()
     source = place.source(batch_size=1)
-    sink = AbortsFirst(place.producer(), source.consumer)
+    sink = AbortsFirst(place.producer(), source.consumer, denied=denied)
+    sink.after_s = 0.6
     service = place.service(source=source, sink=sink)
     for flows in (1, 2, 3):  # together they fail for longer than is allowed
         sink.times = 1
@@ -183,24 +195,83 @@ def test_trouble_that_passed_is_forgotten(rig: Callable[..., Rig], monkeypatch: 
     assert ids(place) == ["0", "1", "2"]
 
 
-def test_a_bug_stops_the_worker_before_anything_of_the_batch_is_published(rig: Callable[..., Rig], logs: Logs) -> None:
+def test_a_bug_stops_the_worker_at_its_record_before_anything_of_the_batch_is_published(
+    rig: Callable[..., Rig], logs: Logs
+) -> None:
     place = rig()
-    broken = cast(Detector, Broken(place.detector, flows=2))
+    broken = cast(Detector, Broken(place.detector))
     service = place.service(source=place.source(batch_size=3, max_wait_s=5), detector=broken)
     produce(place.servers, place.flows, [attack(srcip=MARKER)] * 3)
     place.run(service, 3)
-    produce(place.servers, place.flows, [attack(srcip=MARKER), MARKER.encode(), attack(srcip=MARKER)])
+    produce(place.servers, place.flows, [attack(srcip=MARKER), MARKER.encode(), attack(sttl=POISON, srcip=MARKER)])
     with pytest.raises(BatchFailed) as raised:
         place.run(service, 6)
     assert ids(place) == ["0", "1", "2"]
     assert read_all(place.servers, place.dead) == []
     assert done(place) == 3
-    [line] = logs.of("batch failed")
-    assert (line["begins"], line["records"], line["error"]) == ([f"{place.flows}-0-3"], 3, "ValueError")
+    halved = logs.of("batch failed and is judged in halves")
+    assert [(line["begins"], line["records"]) for line in halved] == [
+        ([f"{place.flows}-0-3"], 3), ([f"{place.flows}-0-4"], 2)
+    ]  # fmt: skip
+    [line] = logs.of("poison")
+    assert (line["record"], line["error"]) == (f"{place.flows}-0-5", "ValueError")
     assert line["at"][-1].startswith(f"{__file__}:") and line["at"][-1].endswith(" score")
     assert MARKER not in logs.text, "the log quotes a flow"
     assert raised.value.__suppress_context__ and MARKER not in str(raised.value)
-    assert f"{place.flows}-0-3" in str(raised.value)
+    assert f"{place.flows}-0-5: a ValueError at test_service.py:" in str(raised.value)
+
+
+def test_poison_can_be_set_aside_instead_and_costs_only_itself(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    poison = attack(sttl=POISON)
+    given = [attack(), poison, b"garbage", attack(), benign(), poison, attack()]
+    produce(place.servers, place.flows, given)
+    broken = cast(Detector, Broken(place.detector))
+    source = place.source(batch_size=7, max_wait_s=5)
+    place.run(place.service(source=source, detector=broken, on_poison="dead-letter"), 7)
+    assert ids(place) == ["0", "3", "6"] and done(place) == 7
+    letters = read_all(place.servers, place.dead)
+    assert [letter.value() for letter in letters] == [poison, b"garbage", poison]
+    told = [DeadLetter.from_headers(cast(Any, letter.headers())) for letter in letters]
+    assert [(each.offset, each.reason) for each in told] == [
+        (1, Reason.POISON), (2, Reason.NOT_JSON), (5, Reason.POISON)
+    ]  # fmt: skip
+    assert told[0].detail.startswith("a ValueError at test_service.py:") and MARKER not in told[0].detail
+    assert place.value("flowsentry_dead_letters_total", reason="poison") == 2
+
+
+def test_a_batch_that_fails_only_as_a_whole_is_judged_in_parts(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    produce(place.servers, place.flows, [attack(), b"garbage", attack(), attack()])
+    broken = cast(Detector, Broken(place.detector, flows=3))
+    place.run(place.service(source=place.source(batch_size=4, max_wait_s=5), detector=broken), 4)
+    assert ids(place) == ["0", "2", "3"] and done(place) == 4
+    assert len(logs.of("batch failed and is judged in halves")) == 1
+
+
+def test_a_dead_letter_too_large_for_its_topic_is_cut_and_says_where_the_record_stands(
+    rig: Callable[..., Rig], logs: Logs
+) -> None:
+    place = rig()
+    large, fits = b"\xff" + random.Random(1).randbytes(5_000), b"\xff" * 100_000  # the second one packs well
+    take_at_most(place.servers, place.dead, 4_000)
+    produce(place.servers, place.flows, [attack(), large, fits, attack()], key=b"key", headers={"origin": b"probe"})
+    place.run(place.service(source=place.source(batch_size=4, max_wait_s=5)), 4)
+    assert ids(place) == ["0", "3"] and done(place) == 4
+    cut, whole = read_all(place.servers, place.dead)
+    assert (whole.value(), whole.key()) == (fits, b"key")
+    assert (cut.value(), cut.key()) == (None, None)
+    told = DeadLetter.from_headers(cast(Any, cut.headers()))
+    assert (told.offset, told.reason, told.cut > len(large)) == (1, Reason.NOT_JSON, True)
+
+
+def test_an_alert_too_large_for_its_topic_is_an_error_that_says_what_to_raise(rig: Callable[..., Rig]) -> None:
+    place = rig()
+    take_at_most(place.servers, place.alerts, 100)
+    produce(place.servers, place.flows, [attack()])
+    with pytest.raises(FlowsentryError, match=rf"topic '{place.alerts}' takes no message of .*max\.message\.bytes"):
+        place.run(place.service(), 1)
+    assert done(place) < 0
 
 
 def test_no_content_of_a_flow_is_ever_logged(rig: Callable[..., Rig], logs: Logs) -> None:
@@ -218,7 +289,7 @@ def test_no_content_of_a_flow_is_ever_logged(rig: Callable[..., Rig], logs: Logs
     ]
     produce(place.servers, place.flows, given, key=MARKER.encode(), headers={MARKER: MARKER.encode()})
     source = place.source(batch_size=8, max_wait_s=5)
-    place.run(place.service(source=source, sink=AbortsFirst(place.producer(), source.consumer)), 8)
+    place.run(place.service(source=source, sink=AbortsFirst(place.producer(), source.consumer, denied=denied)), 8)
     alert = json.loads(read_all(place.servers, place.alerts)[0].value() or b"")
     assert alert["flow"]["src_ip"] == MARKER and len(read_all(place.servers, place.dead)) == 6
     assert len(logs.of("records set aside")) == 6 and len(logs.of("batch is done again")) == 1
@@ -238,21 +309,3 @@ def test_a_record_whose_time_is_nonsense_is_judged_all_the_same(rig: Callable[..
     assert read_all(place.servers, place.flows)[0].timestamp()[1] == timestamp
     place.run(place.service(), 1)
     assert ids(place) == ["0"]
-
-
-def test_a_bug_ends_the_command_with_a_status_and_without_quoting_the_flow(
-    rig: Callable[..., Rig],
-    logs: Logs,
-    own_signals: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    place = rig()
-    produce(place.servers, place.flows, [attack(srcip=MARKER)])
-    monkeypatch.setattr(worker, "load", lambda *_, **__: Broken(place.detector, flows=1))
-    settings = place.params.stream.model_dump() | {"input": place.flows, "alerts": place.alerts, "metrics_port": 0}
-    settings |= {"dead_letters": place.dead}
-    assert run_workers(Params(stream=StreamParams(**settings))) == 1
-    assert logs.of("batch failed")[0]["begins"] == [f"{place.flows}-0-0"]
-    assert MARKER not in logs.text + "".join(capfd.readouterr())
-    assert done(place) < 0

@@ -8,12 +8,12 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from schemas.errors import FlowsentryError
-from stream.sink import AtLeastOnceSink, Outgoing, RetryBatch, TransactionalSink
+from schemas.errors import FencedError
+from stream.sink import AtLeastOnceSink, Outgoing, RetryBatch, Stopped, TransactionalSink
 from stream.source import Source
-from stream.topics import ROOMY, create_topics
+from stream.topics import LARGE_MESSAGES, ROOMY, create_topics
 from tests.kafka import committed, end_offsets, produce, read_all
-from tests.stream.rig import Logs, Rig
+from tests.stream.rig import Logs, Rig, denied
 
 # A topic that does not exist is otherwise hoped for during half a minute.
 IMPATIENT: dict[str, Any] = {"topic.metadata.propagation.max.ms": 200}
@@ -24,7 +24,7 @@ class Crash(Exception):
 
 
 def outgoing(topic: str, value: bytes | None = b"alert", **more: Any) -> Outgoing:
-    return Outgoing(**{"topic": topic, "key": b"key", "value": value, "headers": [], **more})
+    return Outgoing(**{"record_id": "flows-0-0", "topic": topic, "key": b"key", "value": value, "headers": [], **more})
 
 
 def values(servers: str, topic: str) -> list[bytes | None]:
@@ -57,7 +57,7 @@ def done(place: Rig) -> int:
 
 
 def test_messages_and_offsets_go_in_one_transaction(place: Rig, source: Source) -> None:
-    sink = TransactionalSink(place.producer(), source.consumer)
+    sink = TransactionalSink(place.producer(), source.consumer, denied=denied)
     sink.publish(
         [
             outgoing(place.alerts, b"first", headers=[("a", b"\xff"), ("b", None), ("a", b"")]),
@@ -67,7 +67,6 @@ def test_messages_and_offsets_go_in_one_transaction(place: Rig, source: Source) 
         ],
         offsets(place, 2),
     )
-    sink.close()
     assert values(place.servers, place.alerts) == [b"first", b"second"]
     assert values(place.servers, place.dead) == [b"\xfegarbage", None]
     assert done(place) == 2
@@ -79,17 +78,17 @@ def test_messages_and_offsets_go_in_one_transaction(place: Rig, source: Source) 
 
 
 def test_a_batch_without_messages_still_commits_its_offsets(place: Rig, source: Source) -> None:
-    TransactionalSink(place.producer(), source.consumer).publish([], offsets(place))
+    TransactionalSink(place.producer(), source.consumer, denied=denied).publish([], offsets(place))
     assert done(place) == 3
 
 
 def test_one_message_that_fails_takes_the_whole_batch_with_it(place: Rig, source: Source, logs: Logs) -> None:
-    sink = TransactionalSink(place.producer(**IMPATIENT), source.consumer)
+    sink = TransactionalSink(place.producer(**IMPATIENT), source.consumer, denied=denied)
     with pytest.raises(RetryBatch, match="Unknown topic"):
         sink.publish([outgoing(place.alerts), outgoing(f"{place.alerts}-gone")], offsets(place))
     assert values(place.servers, place.alerts) == []
     assert done(place) < 0
-    [line] = logs.of("transaction aborted")
+    [line] = logs.of("transaction failed")
     assert "Unknown topic" in line["error"]
     sink.publish([outgoing(place.alerts, b"again")], offsets(place))
     assert values(place.servers, place.alerts) == [b"again"]
@@ -103,13 +102,13 @@ def test_a_worker_that_dies_before_the_commit_has_published_nothing(place: Rig, 
             raise Crash
 
     with pytest.raises(Crash):
-        TransactionalSink(place.producer(DiesBeforeCommit), source.consumer).publish(
+        TransactionalSink(place.producer(DiesBeforeCommit), source.consumer, denied=denied).publish(
             [outgoing(place.alerts), outgoing(place.dead)], offsets(place)
         )
     assert end_offsets(place.servers, place.alerts)[0] == 0, "read_committed sees an open transaction"
     assert values(place.servers, place.alerts) == values(place.servers, place.dead) == []
 
-    restarted = TransactionalSink(place.producer(), source.consumer)
+    restarted = TransactionalSink(place.producer(), source.consumer, denied=denied)
     assert done(place) < 0
     assert values(place.servers, place.alerts) == values(place.servers, place.dead) == []
     assert end_offsets(place.servers, place.alerts)[0] == 2, "the message and the abort stand there"
@@ -118,17 +117,20 @@ def test_a_worker_that_dies_before_the_commit_has_published_nothing(place: Rig, 
     assert done(place) == 3
 
 
-def test_a_second_worker_with_the_same_name_fences_the_first_which_says_what_to_do(
+def test_a_producer_whose_transactional_id_another_took_publishes_nothing_until_it_takes_it_back(
     place: Rig, source: Source, logs: Logs
 ) -> None:
-    first = TransactionalSink(place.producer(), source.consumer)
+    first = TransactionalSink(place.producer(), source.consumer, denied=denied)
     first.publish([outgoing(place.alerts, b"of the first")], offsets(place, 1))
-    second = TransactionalSink(place.producer(), source.consumer)
-    for _ in range(2):
-        with pytest.raises(FlowsentryError, match=r"fenced: another worker .* its own stream\.instance"):
-            first.publish([outgoing(place.alerts, b"of the fenced")], offsets(place, 2))
-    second.publish([outgoing(place.alerts, b"of the second")], offsets(place, 3))
+    second = TransactionalSink(place.producer(), source.consumer, denied=denied)
+    with pytest.raises(RetryBatch) as raised:
+        first.publish([outgoing(place.alerts, b"of the fenced")], offsets(place, 2))
+    assert raised.value.after_s > 2, "the consumer has time to notice that another has its name"
+    second.publish([outgoing(place.alerts, b"of the second")], offsets(place, 2))
     assert values(place.servers, place.alerts) == [b"of the first", b"of the second"]
+    assert len(logs.of("producer is given up")) == 1
+    first.publish([outgoing(place.alerts, b"of the first again")], offsets(place, 3))
+    assert values(place.servers, place.alerts)[2:] == [b"of the first again"]
     assert done(place) == 3
 
 
@@ -150,16 +152,23 @@ class Troubled(Producer):
         super().abort_transaction(*timeout)
 
 
-def troubled(place: Rig, **troubles: list[KafkaError]) -> Troubled:
-    producer = cast(Troubled, place.producer(Troubled))
-    producer.troubles = troubles
-    return producer
+def troubled(place: Rig, **troubles: list[KafkaError]) -> Callable[[], Producer]:
+    """Makes such producers; the second one has what troubles the first has left."""
+
+    def make() -> Producer:
+        producer = cast(Troubled, place.producer(Troubled)())
+        producer.troubles = troubles
+        return producer
+
+    return make
 
 
 def test_ending_a_transaction_is_tried_until_kafka_is_back(place: Rig, source: Source, logs: Logs) -> None:
     away = [KafkaError(KafkaError._TIMED_OUT, "away", retriable=True) for _ in range(4)]
     abortable = KafkaError(KafkaError._INCONSISTENT, "broken", txn_requires_abort=True)
-    sink = TransactionalSink(troubled(place, commit=[*away[:2], abortable], abort=away[2:]), source.consumer)
+    sink = TransactionalSink(
+        troubled(place, commit=[*away[:2], abortable], abort=away[2:]), source.consumer, denied=denied
+    )
     with pytest.raises(RetryBatch, match="broken"):
         sink.publish([outgoing(place.alerts, b"first try")], offsets(place))
     assert len(logs.of("commit is retried")) == len(logs.of("abort is retried")) == 2
@@ -167,30 +176,61 @@ def test_ending_a_transaction_is_tried_until_kafka_is_back(place: Rig, source: S
     assert values(place.servers, place.alerts) == [b"second try"]
 
 
-def test_being_fenced_while_aborting_is_said_as_well(place: Rig, source: Source) -> None:
-    abortable = KafkaError(KafkaError._INCONSISTENT, "broken", txn_requires_abort=True)
-    fenced = KafkaError(KafkaError.PRODUCER_FENCED, "someone else")
-    sink = TransactionalSink(troubled(place, commit=[abortable], abort=[fenced]), source.consumer)
-    with pytest.raises(FlowsentryError, match=r"stream\.instance"):
-        sink.publish([outgoing(place.alerts)], offsets(place))
+@pytest.mark.parametrize(
+    "troubles",
+    [
+        {"commit": [KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "who are you", fatal=True)]},
+        {
+            "commit": [KafkaError(KafkaError._INCONSISTENT, "broken", txn_requires_abort=True)],
+            "abort": [KafkaError(KafkaError.PRODUCER_FENCED, "someone else")],
+        },
+    ],
+    ids=["at the commit", "at the abort"],
+)
+def test_a_producer_that_cannot_go_on_is_replaced_by_one_that_ends_what_it_left_open(
+    place: Rig, source: Source, logs: Logs, troubles: dict[str, list[KafkaError]]
+) -> None:
+    sink = TransactionalSink(troubled(place, **troubles), source.consumer, denied=denied)
+    with pytest.raises(RetryBatch) as raised:
+        sink.publish([outgoing(place.alerts, b"never")], offsets(place))
+    assert raised.value.maybe_committed
+    sink.settle()
+    assert values(place.servers, place.alerts) == [] and done(place) < 0
+    sink.publish([outgoing(place.alerts, b"once")], offsets(place))
+    assert values(place.servers, place.alerts) == [b"once"] and done(place) == 3
 
 
-def test_a_producer_that_cannot_go_on_says_so(place: Rig, source: Source) -> None:
-    fatal = KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "who are you", fatal=True)
-    sink = TransactionalSink(troubled(place, commit=[fatal]), source.consumer)
-    with pytest.raises(FlowsentryError, match="the producer cannot go on: who are you"):
+def test_waiting_for_kafka_ends_when_the_worker_is_to_stop(place: Rig, source: Source) -> None:
+    away = [KafkaError(KafkaError._TIMED_OUT, "away", retriable=True) for _ in range(4)]
+    calls: list[int] = []
+
+    def waiting() -> None:
+        calls.append(1)
+        if len(calls) == 4:  # start, commit, and twice more
+            raise Stopped
+
+    sink = TransactionalSink(troubled(place, commit=away), source.consumer, denied=denied, waiting=waiting)
+    with pytest.raises(Stopped):
         sink.publish([outgoing(place.alerts)], offsets(place))
+    assert len(away) == 2 and done(place) < 0
+
+
+def test_a_publication_that_is_bounded_in_time_gives_up(place: Rig, source: Source, logs: Logs) -> None:
+    away = [KafkaError(KafkaError._TIMED_OUT, "away", retriable=True) for _ in range(2)]
+    sink = TransactionalSink(troubled(place, commit=away[:1], abort=away[1:]), source.consumer, denied=denied)
+    with pytest.raises(RetryBatch, match="away"):
+        sink.publish([outgoing(place.alerts)], offsets(place), within_s=0.0)
+    assert logs.of("producer is given up") and done(place) < 0
 
 
 def at_least_once(place: Rig, consumer: Consumer, **kafka: str | int) -> AtLeastOnceSink:
     producer = Producer({"bootstrap.servers": place.servers, "enable.idempotence": True, "log_level": 0, **kafka})
-    return AtLeastOnceSink(producer, consumer)
+    return AtLeastOnceSink(producer, consumer, denied=denied)
 
 
 def test_at_least_once_commits_what_is_confirmed(place: Rig, source: Source) -> None:
     sink = at_least_once(place, source.consumer)
     sink.publish([outgoing(place.alerts), outgoing(place.dead)], offsets(place))
-    sink.close()
     assert values(place.servers, place.alerts) == values(place.servers, place.dead) == [b"alert"]
     assert done(place) == 3
 
@@ -206,9 +246,9 @@ def test_at_least_once_commits_nothing_when_a_message_is_not_confirmed(place: Ri
 
 
 def test_at_least_once_does_not_wait_for_ever(place: Rig, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.sink._TIMEOUT_S", 0.2)
+    monkeypatch.setattr("stream.sink._CONFIRM_S", 0.2)
     sink = at_least_once(place, source.consumer, **{"bootstrap.servers": "127.0.0.1:1"})
-    with pytest.raises(RetryBatch, match="1 messages not confirmed in 0 s"):
+    with pytest.raises(RetryBatch, match="1 messages not confirmed in time"):
         sink.publish([outgoing(place.alerts)], offsets(place))
     assert done(place) < 0
 
@@ -239,34 +279,45 @@ def test_at_least_once_does_a_batch_again_whose_offsets_could_not_be_committed(p
 def test_at_least_once_ends_when_the_consumer_cannot_go_on(place: Rig, source: Source) -> None:
     fatal = KafkaError(KafkaError.FENCED_INSTANCE_ID, "someone has my name", fatal=True)
     consumer = cast(Consumer, LosesItsPlace(source.consumer, fatal))
-    with pytest.raises(FlowsentryError, match="cannot go on: someone has my name"):
+    with pytest.raises(FencedError, match="someone has my name"):
         at_least_once(place, consumer).publish([outgoing(place.alerts)], offsets(place))
 
 
 @pytest.mark.parametrize("guarantee", ["exactly-once", "at-least-once"])
-def test_a_message_that_no_retry_makes_smaller_is_an_error_not_an_endless_loop(
-    place: Rig, source: Source, guarantee: str
-) -> None:
+def test_a_message_that_no_retry_makes_smaller_is_named(place: Rig, source: Source, guarantee: str) -> None:
     noise = random.Random(1).randbytes(1_100_000)  # more than a topic takes by default, and compression does not help
     sink = (
-        TransactionalSink(place.producer(), source.consumer)
+        TransactionalSink(place.producer(), source.consumer, denied=denied)
         if guarantee == "exactly-once"
         else at_least_once(place, source.consumer, **{"message.max.bytes": ROOMY})
     )
-    with pytest.raises(FlowsentryError, match=r"too large .*max\.message\.bytes"):
-        sink.publish([outgoing(place.alerts), outgoing(place.dead, noise)], offsets(place))
+    large = outgoing(place.dead, noise)
+    with pytest.raises(RetryBatch) as raised:
+        sink.publish([outgoing(place.alerts), large], offsets(place))
+    assert list(raised.value.too_large) == [large]
     assert done(place) < 0
     if guarantee == "exactly-once":
         assert values(place.servers, place.alerts) == []
 
 
+def test_a_message_that_our_own_client_does_not_take_is_named(place: Rig, source: Source) -> None:
+    large = outgoing(place.dead, bytes(2000))
+    small: dict[str, Any] = {"message.max.bytes": 1000}
+    sink = TransactionalSink(place.producer(**small), source.consumer, denied=denied)
+    with pytest.raises(RetryBatch) as raised:
+        sink.publish([large], offsets(place))
+    assert list(raised.value.too_large) == [large]
+
+
 def test_a_large_dead_letter_fits_the_topic_that_is_made_for_it(place: Rig, source: Source) -> None:
     roomy = f"{place.dead}-roomy"
     admin = AdminClient({"bootstrap.servers": place.servers})
-    create_topics(admin, [roomy], roomy=[roomy])
+    create_topics(admin, {roomy: LARGE_MESSAGES})
     noise = random.Random(1).randbytes(5_000_000)
     try:
-        TransactionalSink(place.producer(), source.consumer).publish([outgoing(roomy, noise)], offsets(place))
+        TransactionalSink(place.producer(), source.consumer, denied=denied).publish(
+            [outgoing(roomy, noise)], offsets(place)
+        )
         assert values(place.servers, roomy) == [noise]
     finally:
         admin.delete_topics([roomy])[roomy].result(30)
@@ -276,7 +327,7 @@ def test_a_large_dead_letter_fits_the_topic_that_is_made_for_it(place: Rig, sour
 def test_more_messages_than_the_producer_holds_at_once_all_arrive(place: Rig, source: Source, guarantee: str) -> None:
     small: dict[str, Any] = {"queue.buffering.max.messages": 3}
     sink = (
-        TransactionalSink(place.producer(**small), source.consumer)
+        TransactionalSink(place.producer(**small), source.consumer, denied=denied)
         if guarantee == "exactly-once"
         else at_least_once(place, source.consumer, **small)
     )

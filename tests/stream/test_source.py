@@ -1,7 +1,9 @@
 """Records out of a real Kafka: in batches, byte for byte, and again when a batch was not to be."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,9 +12,14 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.errors import FlowsentryError
-from stream.source import Batch, FlowRecord, Source, headers_of
+from stream.batch import Batch, FlowRecord, headers_of
+from stream.batch_limit import BatchLimit
+from stream.metrics import Metrics
+from stream.sink import RetryBatch
+from stream.source import Source
+from stream.status import Status
 from tests.kafka import committed, produce
-from tests.stream.rig import Logs, Rig
+from tests.stream.rig import Logs, Rig, denied
 
 PATIENCE_S = 60.0
 
@@ -163,13 +170,80 @@ def test_partitions_are_shared_with_a_second_worker_and_each_record_goes_to_one(
         assert time.monotonic() < deadline
         ids += [each.id for source in (first, second) for each in source.poll().records]
     assert len(set(ids)) == 7
-    assert logs.of("partitions assigned")[-1]["partitions"] in ([0], [1])
+    assert {each for line in logs.of("partitions assigned") for each in line["partitions"]} == {0, 1}
+
+
+@contextmanager
+def joining(place: Rig, read: list[str]) -> Iterator[None]:
+    """A second member that comes after a moment, commits what it reads and notes its ids."""
+    stop = threading.Event()
+
+    def member() -> None:
+        time.sleep(1)
+        source = place.source(max_wait_s=0.1)
+        while not stop.is_set():
+            batch = source.poll()
+            if len(batch):
+                source.consumer.commit(offsets=batch.next_offsets, asynchronous=False)
+                read.extend(each.id for each in batch.records)
+
+    thread = threading.Thread(target=member)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("drained", [True, False], ids=["drained", "not drained"])
+def test_what_is_in_hand_when_partitions_are_revoked_is_done_once(
+    rig: Callable[..., Rig], logs: Logs, drained: bool
+) -> None:
+    place = rig(2)
+    put(place.servers, place.flows, {0: 100, 1: 100})
+    first = place.source(batch_size=1000, max_wait_s=30)  # holds all records in hand when the second member comes
+    done: list[str] = []
+    read: list[str] = []
+
+    def finish(batch: Batch) -> None:
+        first.consumer.commit(offsets=batch.next_offsets, asynchronous=False)
+        done.extend(each.id for each in batch.records)
+
+    def drain(batch: Batch) -> None:
+        if not drained:
+            raise RetryBatch("Kafka is away")
+        finish(batch)
+
+    first.drain = drain
+    deadline = time.monotonic() + PATIENCE_S
+    with joining(place, read):
+        while len(done) + len(read) < 200:
+            assert time.monotonic() < deadline, (len(done), len(read))
+            if len(batch := first.poll()):
+                finish(batch)
+    assert len({*done, *read}) == len(done) + len(read) == 200
+    in_hand = next(line["in_hand"] for line in logs.of("partitions revoked"))
+    assert 100 < in_hand < 200, "some were still in the client library's call; they are dropped, and read again"
+    assert len(logs.of("not drained, left to the next owner")) == (not drained)
+    assert len(read) < 10 if drained else len(read) == 100
+
+
+def test_records_of_a_partition_that_was_lost_are_dropped_not_done(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    put(place.servers, place.flows, {0: 10})
+    source = place.source(max_wait_s=1, **{"max.poll.interval.ms": 6000, "session.timeout.ms": 6000})
+    batch = place.batch(source, 10)
+    time.sleep(8)  # too late for the group, which takes the partition away
+    again = place.batch(source, 10)
+    assert [each.id for each in again.records] == [each.id for each in batch.records]
+    assert len(logs.of("partitions lost")) == 1
 
 
 def test_a_topic_that_is_gone_is_named_in_the_log_and_stops_nothing(rig: Callable[..., Rig], logs: Logs) -> None:
     place = rig()
     consumer = place.source().consumer
-    source = Source(consumer, f"{place.flows}-gone", batch_size=10, max_wait_s=0.2)
+    source = place.source_of(consumer, f"{place.flows}-gone")
     deadline = time.monotonic() + PATIENCE_S
     while not (told := logs.of("consumer")):
         assert time.monotonic() < deadline
@@ -187,19 +261,30 @@ class FakeConsumer:
         self.topics = topics
 
     def consume(self, *_: Any) -> list[Any]:
-        return [SimpleNamespace(error=lambda error=error: error) for error in self._errors]
+        errors, self._errors = self._errors, ()
+        return [SimpleNamespace(error=lambda error=error: error) for error in errors]
 
     def committed(self, *_: Any, **__: Any) -> list[TopicPartition]:
         raise KafkaException(self._errors[0])
 
 
 def troubled(*errors: KafkaError) -> Source:
-    return Source(cast(Consumer, FakeConsumer(*errors)), "flows", batch_size=10, max_wait_s=0.1)
+    return Source(
+        cast(Consumer, FakeConsumer(*errors)),
+        "flows",
+        limit=BatchLimit(10, 300.0),
+        max_wait_s=0.1,
+        max_batch_bytes=1 << 20,
+        status=Status(),
+        metrics=Metrics(),
+        probe=lambda: cast(Consumer, FakeConsumer()),
+        denied=denied,
+    )
 
 
 @pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED])
 def test_being_refused_is_an_error_that_says_so(code: int) -> None:
-    with pytest.raises(FlowsentryError, match="the broker refuses: no, not you"):
+    with pytest.raises(FlowsentryError, match="denied: no, not you"):
         troubled(KafkaError(code, "no, not you")).poll()
 
 
@@ -211,13 +296,34 @@ def test_a_consumer_that_cannot_go_on_is_an_error_and_what_passes_is_logged(logs
         troubled(passing, KafkaError(KafkaError._FATAL, "someone has my name", fatal=True)).poll()
 
 
-def test_committed_offsets_that_cannot_be_had_cost_only_the_lag(logs: Logs) -> None:
-    source = troubled(KafkaError(KafkaError._TIMED_OUT, "too late"))
-    source._assigned(source.consumer, [TopicPartition("flows", 0)])
-    assert [line["error"] for line in logs.of("committed offsets not known yet")] == ["too late"]
-
-
 def test_losing_partitions_is_a_warning(logs: Logs) -> None:
     source = troubled()
     source._lost(source.consumer, [TopicPartition("flows", 1), TopicPartition("flows", 2)])
     assert [(line["level"], line["partitions"]) for line in logs.of("partitions lost")] == [("warning", [1, 2])]
+
+
+def test_a_batch_that_cannot_be_unpacked_is_named_record_by_record_and_passed(
+    rig: Callable[..., Rig], logs: Logs
+) -> None:
+    place = rig()
+    packed: dict[str, Any] = {"compression.type": "zstd", "linger.ms": 5000, "message.max.bytes": 1_000_000_000}
+    packed |= {"batch.size": 1_000_000_000, "queue.buffering.max.kbytes": 1_000_000}
+    producer = Producer({"bootstrap.servers": place.servers, **packed})
+    for values in ([b"first"], [b"before", b"a" * 40_000_000, b"after"], [b"a" * 40_000_000], [b"last"]):
+        for value in values:  # each list is one batch
+            producer.produce(place.flows, value)
+        assert producer.flush(30) == 0
+    source = place.source(batch_size=2)
+    found: list[FlowRecord] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while len(found) < 6:
+        assert time.monotonic() < deadline, [each.id for each in found]
+        batch = source.poll()
+        found += batch.records
+        if len(batch):
+            source.consumer.commit(offsets=batch.next_offsets, asynchronous=False)
+    assert [each.offset for each in found] == [0, 1, 2, 3, 4, 5]
+    assert [each.value for each in found] == [b"first", None, None, None, None, b"last"]
+    assert "with 2 others in a batch that cannot be unpacked" in found[1].undecodable
+    assert "with 0 others" in found[4].undecodable and not found[5].undecodable
+    assert [line["records"] for line in logs.of("undecodable batch")] == [3, 1]

@@ -17,17 +17,11 @@ from schemas.errors import FlowsentryError
 from stream.__main__ import main
 from stream.broker import LocalBroker
 from stream.metrics import STAGES, Metrics
-from stream.topics import create_topics
-from stream.worker import _serve_metrics
-from tests.kafka import committed, produce, wait_until_consumed
-from tests.stream.rig import PATIENCE_S, Command, alerts_on, attack, benign, command
-
-
-def options(servers: str, flows: str, bundle: Path, *more: str) -> list[str]:
-    """`run` with topics and a group named after `flows`."""
-    names = {"input": flows, "alerts": f"{flows}.alerts", "dead-letters": f"{flows}.dead", "group": flows}
-    words = ["run", "--bundle", str(bundle), "--bootstrap-servers", servers, "--metrics-port", "0"]
-    return [*words, *(word for name, value in names.items() for word in (f"--{name}", value)), *more]
+from stream.status import Status
+from stream.topics import PLAIN, create_topics
+from stream.worker import _serve_http
+from tests.kafka import produce, wait_until_consumed
+from tests.stream.rig import PATIENCE_S, Command, alerts_on, attack, benign, command, options, workers_of
 
 
 def scrape(running: Command) -> dict[str, Metric]:
@@ -43,12 +37,6 @@ def samples(family: Metric, *labels: str) -> dict[tuple[str, ...], float]:
     return {tuple(sample.labels[label] for label in labels): sample.value for sample in counting}
 
 
-def children(pid: int) -> list[int]:
-    """The worker processes of a running command."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(each) for each in found if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
-
-
 def test_missing_topics_are_waited_for_and_used_once_they_are_made(
     bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path
 ) -> None:
@@ -57,7 +45,10 @@ def test_missing_topics_are_waited_for_and_used_once_they_are_made(
         why = running.logged("waiting")["why"]
         assert why == f"no topic {flows}.alerts, {flows}.dead yet: make it, or start with --create-topics"
         assert "running" not in [line["event"] for line in running.logs]
-        create_topics(AdminClient({"bootstrap.servers": bootstrap_servers}), [f"{flows}.alerts", f"{flows}.dead"])
+        create_topics(
+            AdminClient({"bootstrap.servers": bootstrap_servers}),
+            dict.fromkeys((f"{flows}.alerts", f"{flows}.dead"), PLAIN),
+        )
         produce(bootstrap_servers, flows, [attack()])
         wait_until_consumed(bootstrap_servers, flows, flows)
         assert running.stop(signal.SIGTERM) == 0
@@ -131,26 +122,6 @@ def test_prometheus_sees_everything_that_happened(
     assert info.labels["hash"] == alerts[0].bundle.hash
 
 
-def test_when_one_worker_is_killed_the_others_are_stopped_and_it_is_said(
-    bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path
-) -> None:
-    flows = topic("flows", 2)
-    with command(*options(bootstrap_servers, flows, tiny_bundle, "--create-topics", "--workers", "2")) as running:
-        running.until(lambda: sum(line["event"] == "running" for line in running.logs) == 2, "two workers")
-        names = {line["worker"] for line in running.logs if line["event"] == "running"}
-        assert names == {f"{flows}-{socket.gethostname()}-{index}" for index in (0, 1)}
-        produce(bootstrap_servers, flows, [attack()] * 4)
-        wait_until_consumed(bootstrap_servers, flows, flows)
-        killed, other = children(running.process.pid)
-        os.kill(killed, signal.SIGKILL)
-        assert running.ended() == 1
-        assert not Path(f"/proc/{other}").exists()
-        [line] = [line for line in running.logs if line["event"].startswith("workers failed")]
-        assert line["workers"] == ["worker-0 (status -9)"]
-        assert sum(line["event"] == "stopped" for line in running.logs) == 1
-    assert len({alert.id for alert in alerts_on(bootstrap_servers, f"{flows}.alerts")}) == 4
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_workers_that_are_still_starting_can_be_stopped_without_a_word(
     bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path, number: int
@@ -158,7 +129,7 @@ def test_workers_that_are_still_starting_can_be_stopped_without_a_word(
     flows = topic("flows")
     words = options(bootstrap_servers, flows, tiny_bundle, "--workers", "2", "--quiet", "--create-topics")
     with command(*words) as running:
-        running.until(lambda: len(children(running.process.pid)) == 2, "two workers")
+        running.until(lambda: len(workers_of(running.process.pid)) == 2, "two workers")
         os.killpg(running.process.pid, number)  # as Ctrl-C does
         assert running.ended() == 0
         assert running.lines == []
@@ -178,10 +149,8 @@ def test_quiet_workers_log_no_more_than_one_that_is_quiet(
 
 def test_a_worker_among_several_that_cannot_start_says_why(tmp_path: Path) -> None:
     with command(*options("127.0.0.1:1", "flows", tmp_path / "nothing", "--workers", "2")) as running:
-        assert running.ended() == 1
-        assert {line["why"] for line in running.logs if line["event"] == "worker stops"} == {
-            f"{tmp_path / 'nothing'}: no such bundle directory"
-        }
+        assert running.ended() == 2
+        assert running.lines == [f"error: {tmp_path / 'nothing'}: no such bundle directory"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -215,7 +184,7 @@ class TestRefused:
 
     def test_a_metrics_port_beyond_the_last(self) -> None:
         with pytest.raises(FlowsentryError, match=r"metrics_port 65536 .*must be 0-65535"):
-            _serve_metrics(Metrics(), "127.0.0.1", 65536)
+            _serve_http(Metrics(), Status(), "127.0.0.1", 65536)
 
     @pytest.mark.parametrize(
         ("setting", "problem"),
@@ -237,20 +206,6 @@ class TestRefused:
         flows = topic("flows")
         said = refused(capsys, *options(bootstrap_servers, flows, tiny_bundle, "--create-topics", "--set", setting))
         assert problem in said.splitlines()[-1]
-
-
-def test_an_unreachable_transaction_coordinator_is_told(
-    bootstrap_servers: str,
-    topic: Callable[..., str],
-    tiny_bundle: Path,
-    capsys: pytest.CaptureFixture[str],
-    own_signals: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("stream.sink._TIMEOUT_S", 0.001)
-    flows = topic("flows")
-    assert "error: kafka: " in refused(capsys, *options(bootstrap_servers, flows, tiny_bundle, "--create-topics"))
-    assert committed(bootstrap_servers, flows, flows)[0] < 0
 
 
 def test_patience_is_longer_than_the_goal() -> None:

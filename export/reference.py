@@ -1,0 +1,81 @@
+"""Does a bundle still answer as torch did? Checked on its reference rows, by numpy and onnxruntime alone."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from export.bundle import REFERENCE, Bundle, read_bundle
+from export.detector import Detector, open_detector
+from export.signing import ANYONE, Trust
+from schemas.errors import BundleError
+
+__all__ = ["MAX_DIFFERENCE", "check_reference", "compared", "load_checked"]
+
+MAX_DIFFERENCE = 1e-4
+_LARGEST_UNPACKED = 64 << 20
+
+
+def load_checked(directory: Path, *, threads: int | None = None, trust: Trust = ANYONE) -> Detector:
+    """Open a bundle as `export.load` does and have it answer its reference rows, after which its first flow is no slower
+    than others.
+
+    Raises:
+        BundleError: it is damaged, incomplete, not signed as it must be, or does not answer as it did when it was built.
+    """
+    bundle = read_bundle(directory, trust)
+    detector = open_detector(bundle, threads=threads)
+    check_reference(bundle, detector)
+    return detector
+
+
+def check_reference(bundle: Bundle, detector: Detector) -> str:
+    """Score the reference rows; the line that says how far the answers are from torch's.
+
+    Raises:
+        BundleError: there are no such rows, or the answers differ.
+    """
+    path = bundle.directory / REFERENCE
+    try:
+        arrays = _unpacked(bundle.files[REFERENCE])
+        numeric, codes, expected = (arrays[name] for name in ("numeric", "categories", "attack"))
+    except (KeyError, TypeError, ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: not the arrays of a reference: {error}") from None
+    rows, schema = len(expected), detector.schema
+    shapes = [(rows, len(schema.numeric)), (rows, len(schema.categorical)), (rows,)]
+    kinds = [array.dtype.kind for array in (numeric, codes, expected)]
+    if [numeric.shape, codes.shape, expected.shape] != shapes or kinds != ["f", "i", "f"] or rows == 0:
+        raise BundleError(f"{path}: not the arrays of a reference: expected shapes {shapes}")
+    try:
+        scores = detector.score_matrix(numeric.astype(np.float32), codes.astype(np.int64))
+    except Exception as error:  # onnxruntime raises its own classes, which share no public base
+        raise BundleError(f"{path}: the graph cannot score these rows: {error}") from error
+    return compared("reference", scores.score, expected, detector, f"{rows} made-up rows")
+
+
+def compared(what: str, ours: np.ndarray, torchs: np.ndarray, detector: Detector, rows: str) -> str:
+    """The line that says that two answers, f32[N] both, are the same but for rounding.
+
+    Raises:
+        BundleError: they are not.
+    """
+    difference = float(np.abs(ours - torchs).max())
+    differing = {
+        threshold.target_fpr: int(((ours >= threshold.threshold) != (torchs >= threshold.threshold)).sum())
+        for threshold in detector.manifest.thresholds
+    }
+    if not difference < MAX_DIFFERENCE or any(differing.values()):  # NaN is a difference too
+        raise BundleError(
+            f"{what}: torch and ONNX Runtime differ on {rows}: max |Δp| {difference:.1e} (allowed {MAX_DIFFERENCE:.0e}), "
+            f"verdicts differing by target false-positive rate: {differing}"
+        )
+    return f"{what:<10} torch and ONNX Runtime agree on {rows}: max |Δp| {difference:.1e}, no verdict differs"
+
+
+def _unpacked(content: bytes) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _LARGEST_UNPACKED:
+            raise ValueError(f"more than {_LARGEST_UNPACKED} bytes when unpacked")
+    with np.load(io.BytesIO(content), allow_pickle=False) as reference:
+        return {name: reference[name] for name in reference.files}

@@ -1,0 +1,52 @@
+"""Alerts and rejects → messages to publish."""
+
+from collections.abc import Collection
+
+from schemas.dead_letter import Reject
+from stream.batch import FlowRecord
+from stream.detect import dead_letter
+from stream.judge import Judged
+from stream.sink import Outgoing
+
+__all__ = ["SOURCE_TIME_HEADER", "messages_of"]
+
+SOURCE_TIME_HEADER = "flowsentry-source-time-ms"
+
+
+def messages_of(
+    judged: Judged,
+    *,
+    alerts_topic: str,
+    dead_letters_topic: str,
+    alone: Collection[str] = (),
+    cut: Collection[str] = (),
+) -> list[Outgoing]:
+    """One message for each alert and each reject.
+
+    Args:
+        alone: ids of records whose messages are sent one by one.
+        cut: ids of records of whose dead letters only the headers are sent that say why.
+    """
+    alerts = [
+        Outgoing(
+            record_id=record.id,
+            topic=alerts_topic,
+            key=alert.id.encode(),
+            value=alert.model_dump_json().encode(),
+            headers=[(SOURCE_TIME_HEADER, str(record.timestamp_ms).encode())],
+            alone=record.id in alone,
+        )
+        for record, alert in judged.alerts
+    ]
+    return alerts + [
+        _letter(dead_letters_topic, record, reject, alone=record.id in alone, cut=record.id in cut)
+        for record, reject in judged.rejects
+    ]
+
+
+def _letter(topic: str, record: FlowRecord, reject: Reject, *, alone: bool, cut: bool) -> Outgoing:
+    letter = dead_letter(record, reject)
+    if cut:
+        headers = letter.model_copy(update={"cut": record.size}).to_headers()
+        return Outgoing(record.id, topic, None, None, [*headers], alone)
+    return Outgoing(record.id, topic, record.key, record.value, [*record.headers, *letter.to_headers()], alone)

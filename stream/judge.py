@@ -1,0 +1,103 @@
+"""What decides over flows, exchanged as one: a bundle's detector, the decoder of its schema, the threshold."""
+
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from export.detector import Detector
+from schemas.alert import Alert
+from schemas.dead_letter import Reason, Reject
+from stream.batch import Batch, FlowRecord
+from stream.decode import Decoder
+from stream.detect import Policy, detect
+
+__all__ = ["BatchFailed", "Judge", "Judged", "OnPoison", "judge_or_bisect"]
+
+log = structlog.get_logger()
+
+OnPoison = Literal["stop", "dead-letter"]
+Stage = Callable[[str], AbstractContextManager[None]]
+
+
+class BatchFailed(Exception):
+    """A bug met a record; it is logged, nothing of its batch was published, and its offsets are not committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of a batch: the alerts, and the records that are set aside. All other records were found benign."""
+
+    alerts: list[tuple[FlowRecord, Alert]]
+    rejects: list[tuple[FlowRecord, Reject]]
+
+
+class Judge:
+    """A detector with its decoder and policy. `stage` times what it does, by name."""
+
+    def __init__(self, detector: Detector, decoder: Decoder, policy: Policy, stage: Stage) -> None:
+        self.detector = detector
+        self.decoder = decoder
+        self.policy = policy
+        self._stage = stage
+
+    def judge(self, batch: Batch) -> Judged:
+        """Decode, score, detect. It neither reads nor publishes, so a batch can be judged again, or in parts."""
+        with self._stage("decode"):
+            decoded = self.decoder.decode(batch.values)
+        with self._stage("score"):
+            scores = self.detector.score(decoded.columns)
+        with self._stage("detect"):
+            alerts = detect(batch, decoded, scores, self.detector, self.policy)
+        return Judged(alerts, [_rejected(batch.records[reject.row], reject) for reject in decoded.rejects])
+
+
+def _rejected(record: FlowRecord, reject: Reject) -> tuple[FlowRecord, Reject]:
+    if record.undecodable:
+        reject = Reject(reject.row, Reason.UNDECODABLE, record.undecodable)
+    return record, reject
+
+
+def judge_or_bisect(judge: Judge, batch: Batch, on_poison: OnPoison) -> Judged:
+    """Judge a batch; where a bug makes that fail, judge its halves, down to the record that it fails on.
+
+    That record is poison: with `dead-letter` it is set aside and all others are judged, with `stop` all of it stops.
+
+    Raises:
+        BatchFailed: `on_poison` is `stop` and a single record cannot be judged.
+    """
+    try:
+        return judge.judge(batch)
+    except Exception as error:
+        if len(batch) > 1:
+            _log("batch failed and is judged in halves", batch, error)
+            middle = len(batch) // 2
+            first = judge_or_bisect(judge, Batch(batch.records[:middle]), on_poison)
+            second = judge_or_bisect(judge, Batch(batch.records[middle:]), on_poison)
+            return Judged(first.alerts + second.alerts, first.rejects + second.rejects)
+        [record] = batch.records
+        what = f"a {type(error).__name__} at {_place(error)} in our own code, no fault of the record's"
+        _log("poison", batch, error, record=record.id, then=on_poison)
+        if on_poison == "stop":
+            raise BatchFailed(f"{record.id}: {what}; stopping, with its offset uncommitted") from None
+        return Judged([], [(record, Reject(0, Reason.POISON, what))])
+
+
+def _log(event: str, batch: Batch, error: Exception, **more: object) -> None:
+    # Not in the error's own words, which may quote a flow; whoever has its record can repeat it.
+    log.error(
+        event,
+        begins=[f"{place.topic}-{place.partition}-{place.offset}" for place in batch.first_offsets],
+        records=len(batch),
+        error=type(error).__name__,
+        at=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)],
+        **more,
+    )
+
+
+def _place(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"
