@@ -10,7 +10,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
-__all__ = ["committed", "end_offsets", "produce", "read_all", "running_service", "wait_until_consumed"]
+__all__ = ["committed", "each_message", "end_offsets", "produce", "read_all", "running_service", "wait_until_consumed"]
 
 PATIENCE_S = 120.0
 
@@ -45,23 +45,28 @@ def _reader(servers: str, group: str) -> Consumer:
 
 def read_all(servers: str, topic: str) -> list[Message]:
     """Every committed message of a topic, up to its present end."""
+    return list(each_message(servers, topic))
+
+
+def each_message(servers: str, topic: str) -> Iterator[Message]:
+    """As `read_all`, for topics that do not fit into memory."""
     consumer = _reader(servers, f"{topic}-reader")
     try:
         places = [
             TopicPartition(topic, number, 0) for number in consumer.list_topics(topic, 10).topics[topic].partitions
         ]
         consumer.assign(places)
-        messages, ended = [], 0
+        ended, deadline = 0, time.monotonic() + PATIENCE_S
         while ended < len(places):
-            message = consumer.poll(30)
-            assert message is not None, f"{topic} cannot be read to its end"
-            error = message.error()
-            if error is None:
-                messages.append(message)
-            else:
-                assert error.name() == "_PARTITION_EOF", error
-                ended += 1
-        return messages
+            assert time.monotonic() < deadline, f"{topic} cannot be read to its end"
+            for message in consumer.consume(1000, 0.2):
+                deadline = time.monotonic() + PATIENCE_S
+                error = message.error()
+                if error is None:
+                    yield message
+                else:
+                    assert error.name() == "_PARTITION_EOF", error
+                    ended += 1
     finally:
         consumer.close()
 

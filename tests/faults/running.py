@@ -1,0 +1,164 @@
+"""The service as an operator runs it: a command that is started again whenever it ends, its processes and its log."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+__all__ = ["Ended", "Running"]
+
+_STOP_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A process of the service that ended although nobody had ended it."""
+
+    at_s: float
+    what: str
+
+
+class Running:
+    """One instance: `python -m tests.faults.service run …` in a process group of its own.
+
+    Call `look` often: it starts the command again if it has ended, as systemd would, and notes what ended by itself.
+    """
+
+    def __init__(self, name: str, options: Sequence[str], *, folder: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.by_itself: list[Ended] = []
+        self.left_behind: list[str] = []
+        self._command = [sys.executable, "-m", "tests.faults.service", "run", "--instance", name, *options]
+        self.signs = folder / f"{name}.signs"
+        self.signs.mkdir()
+        self.environment: dict[str, str] = {
+            **{key: value for key, value in os.environ.items() if key != "KAFKA_BOOTSTRAP_SERVERS"},
+            **environment,
+            "FLOWSENTRY_TEST_SIGNS": str(self.signs),
+        }
+        self.log_file = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._groups: list[int] = []
+        self._known: set[int] = set()
+        self._doomed: set[int] = set()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=self.environment,
+                start_new_session=True,
+            )
+        self._groups.append(self._process.pid)
+        self._known = set()
+
+    def look(self) -> None:
+        """Take notice of what has ended."""
+        if self._process is None:
+            return
+        status = self._process.poll()
+        present = set(self.workers()) if status is None else set()
+        for pid in self._known - present - self._doomed:
+            self.by_itself.append(Ended(time.monotonic(), f"worker {pid} of {self.name}"))
+        self._known = present
+        if status is not None:
+            if self._process.pid not in self._doomed:
+                self.by_itself.append(Ended(time.monotonic(), f"{self.name} (status {status})"))
+            self.start()
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers that run now; one that is alone may be the command itself."""
+        try:
+            children = psutil.Process(self.pid).children()
+            found = [each.pid for each in children if self._is_worker(each)]
+        except psutil.NoSuchProcess:
+            return []
+        return sorted(found)
+
+    @staticmethod
+    def _is_worker(process: psutil.Process) -> bool:
+        try:
+            words = process.cmdline()
+        except psutil.NoSuchProcess:
+            return False
+        return bool(words) and not any("resource_tracker" in word for word in words)
+
+    def send(self, pid: int, number: int) -> None:
+        """A signal to a worker or to the command itself; one that ends it is noted as ours."""
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            self._doomed.add(pid)
+        if pid == self.pid:
+            self._doomed |= self._known | set(self.workers())
+        os.kill(pid, number)
+
+    def doom(self, pid: int) -> None:
+        """Note that a process ends by a sign of ours."""
+        self._doomed.add(pid)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status. It must end in bounded time, and leave no process behind."""
+        assert self._process is not None
+        self.send(self.pid, signal.SIGTERM)
+        try:
+            return self._process.wait(_STOP_S)
+        finally:
+            self._process = None
+
+    def end(self) -> None:
+        """Kill whatever is left of it; what had outlived its command is noted."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        for process in self._members():
+            self.left_behind.append(f"process {process.pid} of {self.name}")
+            process.kill()
+
+    def _members(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.getpgid(process.pid) in self._groups and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.NoSuchProcess, ProcessLookupError):
+                continue
+        return found
+
+    def log_lines(self) -> list[dict[str, Any] | str]:
+        """Everything that it has logged; a line that is no JSON object stays a text."""
+        if not self.log_file.exists():
+            return []
+        lines: list[dict[str, Any] | str] = []
+        for line in self.log_file.read_text(errors="replace").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                lines.append(line)
+        return lines
+
+    def told(self) -> Counter[str]:
+        """How often it logged each error and warning."""
+        lines = [line for line in self.log_lines() if isinstance(line, dict)]
+        return Counter(f"{line['level']}: {line['event']}" for line in lines if line["level"] in ("warning", "error"))
+
+    def unexpected(self) -> list[str]:
+        """Lines that no service should write: tracebacks, and what is no log line."""
+        return [
+            str(line) for line in self.log_lines() if not isinstance(line, dict) or line["event"] == "worker failed"
+        ]

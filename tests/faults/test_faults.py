@@ -1,0 +1,217 @@
+"""Nothing lost, nothing twice: each promise under the fault that would break it, and then several faults at random.
+
+Every test ends with the same account (`tests.faults.check`): the alerts are those of `export score`, id by id, and the
+dead letters the malformed records, each exactly once, for a subscriber with read_committed.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import libfaketime
+import pytest
+
+from schemas.dead_letter import Reason
+from tests.faults.given import Given, flows
+from tests.faults.harness import Harness, run_faults
+from tests.faults.kafka import FaultyKafka
+from tests.faults.schedule import KINDS, Fault, every_kind
+from tests.kafka import committed
+
+POISON = "123456789"
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyKafka]:
+    with FaultyKafka(tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def harness(kafka: FaultyKafka, tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+    """Factory of one harness, `harness(**options) -> Harness`, whose service runs already and is fed."""
+    kafka.heal()
+    with ExitStack() as stack:
+
+        def make(**options: object) -> Harness:
+            made = stack.enter_context(Harness(kafka, tmp_path, seed=1, **options))  # type: ignore[arg-type]
+            made.feed.start()
+            made.flowing()
+            return made
+
+        yield make
+
+
+def check(harness: Harness) -> None:
+    """Account for every record; also, nothing may have ended or been logged that should not."""
+    report = harness.finish()
+    print(report)
+    assert report.problems == []
+
+
+def test_a_worker_killed_between_produce_and_commit(harness: Callable[..., Harness]) -> None:
+    run = harness()
+    for sign in ("kill-before-offsets", "kill-before-commit", "kill-after-commit"):
+        run.main.doom(run.sign(sign))
+        run.flowing()
+    check(run)
+
+
+def test_what_a_killed_worker_left_open_does_not_wait_for_its_time_out(harness: Callable[..., Harness]) -> None:
+    run = harness(options=("--set", "kafka.transaction.timeout.ms=300000"))
+    run.main.doom(run.sign("kill-before-commit"))
+    run.flowing()
+    check(run)
+
+
+@pytest.mark.parametrize("place", ["before-offsets", "before-commit"])
+def test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions(
+    harness: Callable[..., Harness], place: str
+) -> None:
+    run = harness()
+    sleeper = run.sign(f"stop-{place}")
+    run.pause(run.session_timeout_s + 2)
+    run.thaw(sleeper)
+    run.flowing()
+    check(run)
+
+
+def test_the_supervisor_killed_and_terminated(harness: Callable[..., Harness]) -> None:
+    run = harness()
+    for kind in ("kill supervisor", "terminate service"):
+        run.cause(Fault(kind))
+        run.flowing()
+    check(run)
+
+
+def test_instances_that_join_and_leave_while_batches_fill(harness: Callable[..., Harness]) -> None:
+    # A long wait for a large batch: the group rebalances while a worker holds the first records of it.
+    run = harness(options=("--batch-size", "4096", "--max-wait-ms", "1000"), workers=1)
+    for name in ("second", "third"):
+        other = run.add(name, 1)
+        other.start()
+        run.until(lambda other=other: "partitions assigned" in other.log_file.read_text(), "its partitions")  # type: ignore[misc]
+        run.more()
+        run.remove(other)
+        run.more()
+    check(run)
+
+
+def test_the_broker_killed_in_mid_stream(harness: Callable[..., Harness], kafka: FaultyKafka) -> None:
+    run = harness()
+    for kind in ("kill broker", "restart broker"):
+        run.cause(Fault(kind, lasts_s=1.0))
+        run.flowing()
+    check(run)
+
+
+def test_the_brokers_disk_full(harness: Callable[..., Harness], kafka: FaultyKafka) -> None:
+    run = harness()
+    kafka.fill_disk()
+    run.until(lambda: not kafka.is_alive, "the broker's end")
+    run.pause(1.0)
+    kafka.start()
+    run.flowing()
+    check(run)
+
+
+def test_partitions_that_are_added(harness: Callable[..., Harness]) -> None:
+    run = harness(partitions=2)
+    for _ in range(2):
+        run.cause(Fault("raise partitions"))
+    run.flowing()
+    check(run)
+
+
+def test_a_network_that_stalls_for_longer_than_requests_and_transactions_may_take(
+    harness: Callable[..., Harness],
+) -> None:
+    run = harness()
+    run.cause(Fault("stall network", lasts_s=13.0))
+    run.flowing()
+    check(run)
+
+
+def test_connections_that_are_cut_and_refused(harness: Callable[..., Harness]) -> None:
+    run = harness()
+    for kind in ("cut network", "cut network", "refuse connections"):
+        run.cause(Fault(kind, lasts_s=2.0))
+        run.flowing()
+    check(run)
+
+
+def test_a_batch_that_could_not_be_published_is_done_again(harness: Callable[..., Harness]) -> None:
+    # Messages time out, and their transaction is aborted, long before the worker would lose its partitions.
+    run = harness(options=("--set", "kafka.message.timeout.ms=1000"))
+    for _ in range(2):
+        run.cause(Fault("stall network", lasts_s=2.5))
+        run.flowing()
+    check(run)
+    assert run.main.told()["warning: batch is done again"] >= 1
+
+
+def test_a_clock_that_jumps(harness: Callable[..., Harness], tmp_path: Path) -> None:
+    """The clock of the service's processes, librdkafka's too, as seen through the C library; time goes on evenly."""
+    jump = tmp_path / "jump"
+    jump.write_text("+0\n")
+    [preloaded] = Path(libfaketime.__file__).parent.rglob("libfaketime.so.1")
+    environment = {
+        "LD_PRELOAD": str(preloaded),
+        "FAKETIME_TIMESTAMP_FILE": str(jump),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    run = harness(environment=environment)
+    for offset in ("+3600", "-3600", "+0"):
+        jump.write_text(f"{offset}\n")
+        run.more(300)
+    check(run)
+
+
+def poison() -> Given:
+    """A flow that a bug meets: scoring it raises."""
+    [value] = {each.value for each in flows()[:1]}
+    assert value is not None
+    before, _, after = value.partition(b'"Flow Duration":')
+    return Given(before + b'"Flow Duration":' + POISON.encode() + b"," + after.split(b",", 1)[1], reason=Reason.POISON)
+
+
+def test_a_record_that_a_bug_meets_is_set_aside_alone_if_that_is_wanted(harness: Callable[..., Harness]) -> None:
+    run = harness(
+        more=[poison()],
+        environment={"FLOWSENTRY_TEST_POISON": POISON},
+        options=("--set", "stream.on_poison=dead-letter"),
+    )
+    for partition in (0, 3):
+        run.feed.give_one(len(run.given) - 1, partition)
+    run.flowing()
+    check(run)
+
+
+def test_a_record_that_a_bug_meets_stops_its_partition_there_until_the_bug_is_mended(
+    harness: Callable[..., Harness], kafka: FaultyKafka
+) -> None:
+    run = harness(more=[poison()], environment={"FLOWSENTRY_TEST_POISON": POISON})
+    offset = run.feed.give_one(len(run.given) - 1, 0)
+    run.until(lambda: f"{run.topics.flows}-0-{offset}" in run.main.log_file.read_text(), "a message that says where")
+    run.pause(2.0)
+    assert committed(kafka.direct, run.topics.group, run.topics.flows)[0] == offset
+    assert (0, offset - 1) >= max(place for place in run.watch.counts if place[0] == 0)
+
+    del run.main.environment["FLOWSENTRY_TEST_POISON"]  # mended
+    run.main.send(run.main.pid, signal.SIGTERM)
+    run.given[-1] = Given(run.given[-1].value, 0.0, alert=False)
+    run.flowing()
+    report = run.finish()
+    assert (report.outcome.wrong, report.outcome.feed) == ({}, [])
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_faults_at_random(kafka: FaultyKafka, tmp_path: Path, part: int) -> None:
+    """Every kind of fault once, in an order that the seed decides."""
+    kafka.heal()
+    faults = every_kind(20171103, list(KINDS))[part::2]
+    replay = f"python -m pytest 'tests/faults/test_faults.py::test_faults_at_random[{part}]'"
+    report = run_faults(kafka, tmp_path, faults, seed=20171103 + part, replay=replay)
+    assert report.problems == []
