@@ -69,7 +69,12 @@ def parser() -> argparse.ArgumentParser:
     limit = run.add_mutually_exclusive_group()
     limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
     limit.add_argument("--threshold", type=float, metavar="P", help="a threshold of your own")
-    run.add_argument("--metrics-port", type=int, metavar="PORT", help="Prometheus, default 9108; worker i has PORT + i")
+    run.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="PORT",
+        help="HTTP: /metrics, /health, /ready; default 9108, worker i has PORT + i",
+    )
     run.add_argument("--delivery", choices=("exactly-once", "at-least-once"), help="default: exactly-once")
     run.add_argument("--on-poison", choices=("stop", "dead-letter"),
                      help="a record that a bug cannot process: stop there (default), or set it aside and go on")  # fmt: skip

@@ -110,6 +110,8 @@ class Source:
         Raises:
             FlowsentryError: it cannot be done. To go on would leave records out; a new worker begins in the right place.
         """
+        for place in batch.first_offsets:
+            self._forget(place.partition)
         assigned = {(place.topic, place.partition) for place in self.consumer.assignment()}
         places = [place for place in batch.first_offsets if (place.topic, place.partition) in assigned]
         if maybe_committed and places:
@@ -117,7 +119,6 @@ class Source:
             for place in places:
                 place.offset = max(place.offset, committed[place.partition])
         for place in places:
-            self._forget(place.partition)
             self._seek(place)
 
     def lags(self) -> dict[int, int]:
@@ -187,6 +188,8 @@ class Source:
         if self._failure is not None:
             raise self._failure
         records = [record_of(message) for message in messages if not self._is_error(message)]
+        for partition in self._released:
+            self._forget(partition)
         kept = [record for record in records if record.partition not in self._released]
         if len(kept) < len(records):
             # Back already, in the same call? Then its next record is the first that is not committed.
@@ -246,14 +249,9 @@ class Source:
         for place in partitions:
             self._started_at.pop(place.partition, None)
 
-    def _release(self, partitions: Iterable[TopicPartition]) -> None:
-        for place in partitions:
-            self._released.add(place.partition)
-            self._forget(place.partition)
-
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         in_hand, self._in_hand = Batch(self._in_hand), []
-        self._release(partitions)
+        self._released |= {place.partition for place in partitions}
         log.info("partitions revoked", partitions=[place.partition for place in partitions], in_hand=len(in_hand))
         self._rebalances.labels("revoked").inc()
         if not len(in_hand) or self.drain is None:
@@ -268,7 +266,7 @@ class Source:
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         in_hand, self._in_hand = Batch(self._in_hand), []
-        self._release(partitions)
+        self._released |= {place.partition for place in partitions}
         self._status.trouble()
         log.warning("partitions lost", partitions=[place.partition for place in partitions], in_hand=len(in_hand))
         self._rebalances.labels("lost").inc()

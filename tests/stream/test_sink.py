@@ -1,6 +1,7 @@
 """Alerts, dead letters and offsets: together or not at all, whatever breaks."""
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import FencedError
+from stream.clients import TRANSACTION_TIMEOUT_MS
 from stream.sink import AtLeastOnceSink, Outgoing, RetryBatch, Stopped, TransactionalSink
 from stream.source import Source
 from stream.topics import LARGE_MESSAGES, ROOMY, create_topics
@@ -115,6 +117,26 @@ def test_a_worker_that_dies_before_the_commit_has_published_nothing(place: Rig, 
     restarted.publish([outgoing(place.alerts, b"once")], offsets(place))
     assert values(place.servers, place.alerts) == [b"once"]
     assert done(place) == 3
+
+
+def test_what_a_worker_that_is_gone_for_good_left_open_keeps_subscribers_waiting_for_less_than_15_s(
+    place: Rig, source: Source
+) -> None:
+    looks_every_s = 10  # a broker's default transaction.abort.timed.out.transaction.cleanup.interval.ms
+    assert TRANSACTION_TIMEOUT_MS / 1000 + looks_every_s < 15
+
+    producer = place.producer()()
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(place.alerts, b"of one that is gone")
+    producer.flush(30)
+    produce(place.servers, place.alerts, [b"later"])
+    assert values(place.servers, place.alerts) == []
+    began, deadline = time.monotonic(), time.monotonic() + 60
+    while values(place.servers, place.alerts) != [b"later"]:
+        assert time.monotonic() < deadline, "the transaction is still open"
+        time.sleep(0.2)
+    print(f"a subscriber waited for {time.monotonic() - began:.1f} s")
 
 
 def test_a_producer_whose_transactional_id_another_took_publishes_nothing_until_it_takes_it_back(
