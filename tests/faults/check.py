@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 
 from schemas.dead_letter import DeadLetter
-from stream.source import headers_of
+from stream.batch import headers_of
 from tests.faults.feed import Feed
 from tests.faults.given import Given
 from tests.faults.watch import Place, Watch, place_of

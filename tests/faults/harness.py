@@ -58,7 +58,7 @@ class Harness:
         workers: int = 2,
         bad_share: float = 0.05,
         most_waiting: int | None = 500,
-        session_timeout_s: float = 10.0,
+        session_timeout_s: float = 6.0,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         more: Sequence[Given] = (),

@@ -160,5 +160,5 @@ class Running:
     def unexpected(self) -> list[str]:
         """Lines that no service should write: tracebacks, and what is no log line."""
         return [
-            str(line) for line in self.log_lines() if not isinstance(line, dict) or line.get("event") == "batch failed"
+            str(line) for line in self.log_lines() if not isinstance(line, dict) or line["event"] == "worker failed"
         ]

@@ -19,8 +19,6 @@ from tests.faults.kafka import FaultyKafka
 from tests.faults.schedule import KINDS, Fault, every_kind
 from tests.kafka import committed
 
-SESSION_S = 6.0  # the shortest that a broker takes by default
-SHORT_SESSION = ("--set", f"kafka.session.timeout.ms={SESSION_S * 1000:.0f}")
 POISON = "123456789"
 
 
@@ -71,9 +69,9 @@ def test_what_a_killed_worker_left_open_does_not_wait_for_its_time_out(harness: 
 def test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions(
     harness: Callable[..., Harness], place: str
 ) -> None:
-    run = harness(options=SHORT_SESSION)
+    run = harness()
     sleeper = run.sign(f"stop-{place}")
-    run.pause(SESSION_S + 2)
+    run.pause(run.session_timeout_s + 2)
     run.thaw(sleeper)
     run.flowing()
     check(run)
@@ -135,14 +133,22 @@ def test_a_network_that_stalls_for_longer_than_requests_and_transactions_may_tak
     check(run)
 
 
+def test_connections_that_are_cut_and_refused(harness: Callable[..., Harness]) -> None:
+    run = harness()
+    for kind in ("cut network", "cut network", "refuse connections"):
+        run.cause(Fault(kind, lasts_s=2.0))
+        run.flowing()
+    check(run)
+
+
 def test_a_batch_that_could_not_be_published_is_done_again(harness: Callable[..., Harness]) -> None:
     # Messages time out, and their transaction is aborted, long before the worker would lose its partitions.
     run = harness(options=("--set", "kafka.message.timeout.ms=1000"))
     for _ in range(2):
-        run.cause(Fault("stall network", lasts_s=4.0))
+        run.cause(Fault("stall network", lasts_s=2.5))
         run.flowing()
     check(run)
-    assert run.main.told()["warning: transaction aborted"] >= 1
+    assert run.main.told()["warning: batch is done again"] >= 1
 
 
 def test_a_clock_that_jumps(harness: Callable[..., Harness], tmp_path: Path) -> None:
