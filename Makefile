@@ -4,7 +4,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports unit soak mutants lock json clean
+.PHONY: help demo test lint types imports unit soak mutants bench-malformed lock json clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ imports: .venv/dev ## which package may import which
 
 unit: .venv/dev ## all tests, with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+bench-malformed: .venv/dev ## what a stream costs of which half is malformed, over a clean one
+	$(BIN)/python -m bench.malformed
 
 soak: .venv/dev ## faults every few seconds for MINUTES=5 at half the top rate, by SEED
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(SOAK)

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from export.detector import Detector, load
+from stream.batch import Batch, FlowRecord
 from stream.csv_records import records
 from stream.decode import Decoded, Decoder, Limits
 from stream.detect import Policy, dead_letter, detect
-from stream.source import Batch, FlowRecord
 
 __all__ = ["KINDS", "half_malformed", "main"]
 
@@ -44,7 +44,7 @@ def _other_value(value: bytes, rng: random.Random, raw: str) -> bytes:
 
 KINDS: dict[str, Malform] = {
     "truncated": lambda value, rng: value[: rng.randrange(1, len(value))],
-    "cut within": lambda value, rng: value[: rng.randrange(2, len(value) - 2)] + b"}",
+    "cut within": lambda value, rng: value[: value.index(b'":', rng.randrange(len(value) // 2)) + 2] + b"}",
     "garbage": lambda value, rng: rng.randbytes(len(value)),
     "wrong type": lambda value, rng: _other_value(value, rng, rng.choice(['"x"', "true", "[1, 2]", '{"a": 1}'])),
     "NaN": lambda value, rng: _other_value(value, rng, rng.choice(["NaN", "Infinity", "-Infinity"])),
@@ -122,18 +122,20 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog="""what is timed, in this process, without Kafka:
   decode             bytes to feature columns
   decode, set aside  and the dead letters' headers: the ratio of a detector that costs nothing, the hardest
-  all                and scores and alerts, with the bundle
+  all                and scores and alerts, with the bundle: the service but for Kafka. Its ratio is the promise
+
+Time is the processor's, of all threads, so that other programs on the machine do not count.
 
 examples:
   python -m bench.malformed                            all kinds, batches of 512 and 4096, a table, then JSON
   python -m bench.malformed --kind NaN --rounds 50     one kind, more exactly
   python -m bench.malformed --no-score                 seconds instead of minutes: leaves `all` out
 
-The exit status is 1 if a ratio is below --least.""",
+The exit status is 1 if a ratio of `all` is below --least.""",
     )
     parser.add_argument("--kind", action="append", choices=[*KINDS, "mixed"], help="may be repeated; default: all")
     parser.add_argument("--batch-size", action="append", type=int, help="may be repeated; default: 512 and 4096")
-    parser.add_argument("--rounds", type=int, default=9, help="batches of each stream that count (default: 9)")
+    parser.add_argument("--rounds", type=int, default=9, help="batches of each stream (default: 9), of `all` a quarter")
     parser.add_argument("--no-score", action="store_true", help="leave `all` out, which takes most of the time")
     parser.add_argument("--bundle", type=Path, default=BUNDLE, help=f"detector for `all` (default: {BUNDLE})")
     parser.add_argument("--input", type=Path, default=SAMPLE, help=f"CSV of flows (default: {SAMPLE})")
@@ -167,7 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for kind in arguments.kind or [*KINDS, "mixed"]:
             half = _batch(half_malformed(values, kind, random.Random(arguments.seed)))
             for timed, make in works.items():
-                clean_per_s, half_per_s = _compare(make, _batch(values), half, arguments.rounds)
+                clean_per_s, half_per_s = _compare(
+                    make, _batch(values), half, max(1, arguments.rounds // 4) if timed == "all" else arguments.rounds
+                )
                 ratio = half_per_s / clean_per_s
                 results.append(
                     {
@@ -182,8 +186,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 table.add_row(str(size), kind, timed, f"{clean_per_s:,.0f}", f"{half_per_s:,.0f}", f"{ratio:.2f}")
     Console().print(table)
     print(json.dumps({"machine": _machine(), "seed": arguments.seed, "results": results}))
-    worst = min(float(str(result["ratio"])) for result in results)
-    print(f"smallest ratio {worst:.2f}, expected at least {arguments.least:g}")
+    if arguments.no_score:
+        return 0
+    worst = min(float(str(result["ratio"])) for result in results if result["timed"] == "all")
+    print(f"smallest ratio of all: {worst:.2f}, expected at least {arguments.least:g}")
     return 0 if worst >= arguments.least else 1
 
 

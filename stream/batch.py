@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
+import structlog
 from confluent_kafka import Message, TopicPartition
 
 __all__ = ["Batch", "FlowRecord", "headers_of", "record_of"]
+
+log = structlog.get_logger()
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -89,11 +92,13 @@ def record_of(message: Message) -> FlowRecord:
 def headers_of(message: Message) -> tuple[tuple[str, bytes | None], ...]:
     """A message's headers as they stand on the topic: in order, repeated names and all.
 
-    None of them where the name of one is not UTF-8: the client library cannot read these.
+    None where one has a name that is not UTF-8: the client library cannot hand them over then.
     """
     try:
         given = message.headers() or ()
-    except (SystemError, UnicodeDecodeError):
+    except SystemError as error:
+        place = f"{message.topic()}-{message.partition()}-{message.offset()}"
+        log.warning("headers left out", record=place, why=str(error.__cause__))
         return ()
     pairs = given.items() if isinstance(given, dict) else given
     return tuple((name, value.encode() if isinstance(value, str) else value) for name, value in pairs)

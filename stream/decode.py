@@ -6,7 +6,7 @@ records go to the reader: what becomes of a record never depends on the batch th
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,6 +56,10 @@ class Decoder:
         self._limits = limits or Limits()
         self._reader = RecordReader(schema, self._limits)
         self._plain = PlainReader(schema, self._limits, self._reader)
+        self._sieves = (
+            self._plain.check_syntax,
+            self._plain.judge,
+        )  # for tables that cannot be read, the fastest first
         self._dialects: list[_Dialect] = []  # most used first
         self._categories = _Categories()
 
@@ -74,7 +78,7 @@ class Decoder:
         retries = RETRIES
         while pending:
             row = pending.pop()
-            verdict = None if batch.sifted else self._plain.judge(values[row] or b"")
+            verdict = None if batch.sifts == len(self._sieves) else self._plain.judge(values[row] or b"")
             verdict = verdict or self._reader.verdict(values[row])
             batch.settle(row, verdict)
             learner = self._learn(verdict) if isinstance(verdict, Record) else None
@@ -101,9 +105,10 @@ class Decoder:
             return rows
         texts = [batch.values[row] or b"" for row in rows]
         table = _Table.read(texts, dialect.columns)
-        if table is None and not batch.sifted:
-            batch.sifted = True
-            return self._read_many(batch, dialect, self._sift(batch, rows), slow)
+        if table is None and batch.sifts < len(self._sieves):
+            sieve = self._sieves[batch.sifts]
+            batch.sifts += 1
+            return self._read_many(batch, dialect, self._sift(batch, rows, sieve), slow)
         if table is None:
             if len(rows) <= 2 * FEW or batch.splits == SPLITS:
                 slow.update(rows)
@@ -118,9 +123,11 @@ class Decoder:
         dialect.hits += batch.take(np.array(rows), self._columns_of(table, dialect, proven), proven)
         return [row for row, known in zip(rows, proven.tolist(), strict=True) if not known]
 
-    def _sift(self, batch: "_Batch", rows: list[int]) -> list[int]:
-        """Judge plain records each by itself; those in which nothing seems to be wrong come back."""
-        verdicts = {row: self._plain.judge(batch.values[row] or b"") for row in rows}
+    def _sift(
+        self, batch: "_Batch", rows: list[int], sieve: Callable[[bytes], Record | RecordError | None]
+    ) -> list[int]:
+        """Look at plain records one by one; those in which nothing seems to be wrong come back."""
+        verdicts = {row: sieve(batch.values[row] or b"") for row in rows}
         for row, verdict in verdicts.items():
             if verdict is not None:
                 batch.settle(row, verdict)
@@ -159,7 +166,7 @@ class _Batch:
     def __init__(self, schema: FlowSchema, values: Sequence[bytes | None]) -> None:
         self.values = values
         self.splits = 0
-        self.sifted = False  # whether each plain record was judged
+        self.sifts = 0  # how many sieves the plain records have gone through
         self._schema = schema
         self._numbers = {feature.name: np.full(len(values), math.nan) for feature in schema.numeric}
         self._categories = {feature.name: np.full(len(values), None, dtype=object) for feature in schema.categorical}
@@ -267,7 +274,8 @@ class _Table:
         members = np.diff(np.searchsorted(np.flatnonzero(is_comma), ends), prepend=0) + 1
         commas_in_texts = pl.col(pl.String).str.count_matches(",", literal=True).fill_null(0)
         values = self._frame.select(pl.sum_horizontal(pl.all().is_not_null().cast(pl.Int64), commas_in_texts))
-        return np.asarray(members == values.to_series().to_numpy(), dtype=bool)
+        whole: np.ndarray = np.equal(members, values.to_series().to_numpy())
+        return whole
 
 
 def _plain_rows(values: Sequence[bytes | None], max_bytes: int) -> dict[int, bytes]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic_core import from_json
+from pydantic_core import SchemaValidator, ValidationError, core_schema, from_json
 
 from export.cells import FLOAT32_MAX
 from schemas.flow import Feature, FlowSchema, Kind
@@ -25,6 +25,8 @@ __all__ = ["PlainReader"]
 _MOST_FORMS = 64
 _LARGE = 1e38  # numbers that polars may refuse, or a float32 not hold, are larger
 _NUMERIC = Kind.NUMERIC
+# It keeps nothing of what it parses; NaN and the infinities pass it.
+_IS_JSON = SchemaValidator(core_schema.typed_dict_schema({}, extra_behavior="ignore"))
 _TOKEN = re.compile(rb"[^,}\s]+")
 
 
@@ -38,6 +40,14 @@ class PlainReader:
         self._limits = limits
         self._reader = reader
         self._forms = _Forms(schema)
+
+    def check_syntax(self, value: bytes) -> Record | RecordError | None:
+        """What the reader says of what may be no JSON; None if it is."""
+        try:
+            _IS_JSON.validate_json(value)
+        except ValidationError:
+            return self._reader.verdict(value)
+        return self._reader.verdict(value) if b"NaN" in value or b"Infinity" in value else None
 
     def judge(self, value: bytes) -> Record | RecordError | None:
         """What the reader says of a plain record within `max_message_bytes`; None if nothing is wrong with it, and

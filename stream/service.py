@@ -108,6 +108,7 @@ class Service:
             self.process(batch)
         except RetryBatch as error:
             self._metrics.retries.inc()
+            self._status.trouble()
             self._give_up_if_too_long(batch, error)
             self._note_too_large(error)
             log.warning("batch is done again", records=len(batch), why=str(error))

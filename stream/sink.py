@@ -1,5 +1,6 @@
 """Where alerts and dead letters go, together with the offsets they stand for."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ class RetryBatch(Exception):
         self.maybe_committed, self.too_large, self.after_s = maybe_committed, too_large, after_s
 
 
+class Hung(Exception):
+    """A call into the client library does not return. Only the end of the process ends it; nothing is committed."""
+
+
 class Stopped(Exception):
     """The worker was asked to stop while it waited for a broker; what was begun is not committed."""
 
@@ -127,7 +132,8 @@ class TransactionalSink:
             producer.begin_transaction()
             for message in messages:
                 _produce(producer, message, refusals)
-            producer.send_offsets_to_transaction(next_offsets, self._consumer.consumer_group_metadata(), _TIMEOUT_S)
+            metadata = self._consumer.consumer_group_metadata()
+            _bounded(partial(producer.send_offsets_to_transaction, next_offsets, metadata, _TIMEOUT_S))
             committing = True
             self._insist("commit", producer.commit_transaction, deadline)
         except KafkaException as exception:
@@ -251,6 +257,30 @@ class _Refusals:
             self.denied = error
         elif error.code() in _TOO_LARGE:
             self.too_large.append(message)
+
+
+def _bounded(call: Callable[[], None]) -> None:
+    """Make a call of which the client library does not keep the timeout (librdkafka's issue 5456).
+
+    Raises:
+        Hung: it has not returned in twice that time.
+    """
+    outcome: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            call()
+            outcome.append(None)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name="bounded", daemon=True)
+    thread.start()
+    thread.join(2 * _TIMEOUT_S)
+    if not outcome:
+        raise Hung("Kafka's client library does not come back from sending offsets to a transaction")
+    if (error := outcome.pop()) is not None:  # taken out: else it would keep the producer alive by way of this frame
+        raise error
 
 
 def _is_over(deadline: float | None) -> bool:

@@ -269,6 +269,7 @@ class Source:
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         in_hand, self._in_hand = Batch(self._in_hand), []
         self._release(partitions)
+        self._status.trouble()
         log.warning("partitions lost", partitions=[place.partition for place in partitions], in_hand=len(in_hand))
         self._rebalances.labels("lost").inc()
         if len(in_hand):

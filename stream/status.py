@@ -6,6 +6,7 @@ from collections.abc import Callable
 __all__ = ["Status"]
 
 STUCK_AFTER_S = 60.0
+TROUBLE_LASTS_S = 30.0
 BROKER_SEEN_WITHIN_S = 10.0
 
 
@@ -16,6 +17,7 @@ class Status:
         self._clock = clock
         self._beat_at = clock()
         self._broker_seen_at: float | None = None
+        self._trouble_at: float | None = None
         self.partitions = 0
         self.bundle = ""
 
@@ -26,6 +28,15 @@ class Status:
     def broker_seen(self) -> None:
         """A broker answered."""
         self._broker_seen_at = self._clock()
+
+    def trouble(self) -> None:
+        """Kafka is away, or has been."""
+        self._trouble_at = self._clock()
+
+    @property
+    def troubled(self) -> bool:
+        """Whether Kafka was away lately."""
+        return self._trouble_at is not None and self._clock() - self._trouble_at < TROUBLE_LASTS_S
 
     def unhealthy(self) -> list[str]:
         """Why a restart is called for; empty while there is no reason."""

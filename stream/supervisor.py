@@ -35,7 +35,7 @@ _LOOK_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
 # What a worker tells: it has published a batch; or, last of all, why it ends.
-_Kind = Literal["progressed", "refused", "fenced", "poison"]
+_Kind = Literal["progressed", "refused", "fenced", "outage", "poison"]
 
 
 def run_workers(params: Params, *, quiet: bool = False) -> int:
@@ -184,10 +184,12 @@ class _Supervisor:
 def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: Connection, supervisor: int) -> None:
     _die_with(supervisor)
     configure_logging(quiet=quiet)
+    structlog.contextvars.bind_contextvars(worker=index)
     stop = stop_on_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     from stream.judge import BatchFailed
-    from stream.worker import serve
+    from stream.sink import Hung
+    from stream.worker import Outage, serve
 
     told = False
 
@@ -201,10 +203,15 @@ def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: C
         serve(params, index, stop.is_set, restarts=restarts, progressed=progressed)
     except FencedError as error:
         _end(tell, "fenced", str(error))
+    except Outage as error:
+        _end(tell, "outage", str(error))
     except FlowsentryError as error:
         _end(tell, "refused", str(error))
     except BatchFailed as error:
         _end(tell, "poison", str(error))
+    except Hung as error:
+        log.error("worker hangs and is ended", why=str(error))
+        os._exit(1)  # in order it would wait for what hangs
     except Exception as error:
         # A bug. Not in the error's own words, which may quote a flow.
         at = [f"{it.filename}:{it.lineno} {it.name}" for it in traceback.extract_tb(error.__traceback__)]

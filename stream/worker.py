@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from export.bundle import Manifest
 from export.reference import load_checked
 from export.signing import Trust
-from schemas.errors import FlowsentryError
+from schemas.errors import FencedError, FlowsentryError
 from schemas.params import Params
 from stream import http
 from stream.access import access_denied, is_secured, service_rights
@@ -31,9 +31,13 @@ from stream.source import Source, brokers_are_up
 from stream.status import BROKER_SEEN_WITHIN_S, Status
 from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics
 
-__all__ = ["serve"]
+__all__ = ["Outage", "serve"]
 
 log = structlog.get_logger()
+
+
+class Outage(Exception):
+    """Kafka was away, and this worker cannot go on: one that is started anew can."""
 
 
 def serve(
@@ -133,7 +137,7 @@ def serve(
         )
         log.info(
             "running",
-            worker=name,
+            name=name,
             bundle=f"{manifest.name} {manifest.version} {manifest.hash[:12]}",
             signature=str(manifest.signature),
             threshold=judge.policy.threshold,
@@ -145,11 +149,16 @@ def serve(
         if stream.reload:
             reloader.start()
         service.run(stopping)
+    except FencedError as error:
+        if not status.troubled:
+            raise
+        # A member whose joining Kafka has done but not answered, because it went away, is fenced by itself.
+        raise Outage(f"{error}, if it was not itself while Kafka was away") from error
     except Stopped:
         log.warning("stopped before it could begin")
     finally:
         source.close()
-    log.info("stopped", worker=name)
+    log.info("stopped", name=name)
 
 
 def _consumer(params: Params, name: str, status: Status) -> Consumer:
@@ -157,7 +166,11 @@ def _consumer(params: Params, name: str, status: Status) -> Consumer:
         if brokers_are_up(statistics, BROKER_SEEN_WITHIN_S):
             status.broker_seen()
 
-    properties = {**consumer_properties(params, name), "stats_cb": on_statistics}
+    def on_error(error: KafkaError) -> None:
+        if error.code() != KafkaError._FATAL:  # which is told as a message too
+            status.trouble()
+
+    properties = {**consumer_properties(params, name), "stats_cb": on_statistics, "error_cb": on_error}
     try:
         return Consumer(properties, logger=logging.getLogger("librdkafka"))
     except KafkaException as error:

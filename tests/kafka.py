@@ -103,7 +103,9 @@ def _committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPa
             time.sleep(0.1)
 
 
-def wait_until_consumed(servers: str, group: str, topic: str, process: subprocess.Popen[bytes] | None = None) -> None:
+def wait_until_consumed(
+    servers: str, group: str, topic: str, process: subprocess.Popen[bytes] | subprocess.Popen[str] | None = None
+) -> None:
     """Wait until a group has committed everything that is on the topic."""
     wanted = {number: end for number, end in end_offsets(servers, topic).items() if end}
     deadline = time.monotonic() + PATIENCE_S

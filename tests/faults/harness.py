@@ -331,7 +331,7 @@ class Harness:
             gap_until_s=self.watch.gap_until_s - self.began_s,
             rebalances=rebalances(self.kafka.direct, self.topics.group),
             by_itself=[
-                f"{end.what} at {end.at_s - self.began_s:.1f} s" for each in self._gone for end in each.by_itself
+                f"{end.what} at {end.at_s - self.began_s:.1f} s" for each in self._gone for end in each.unexplained()
             ],
             told=sum((each.told() for each in self._gone), Counter()),
             unexpected=[f"{each.name}: {line}" for each in self._gone for line in each.unexpected()],

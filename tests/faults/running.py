@@ -76,6 +76,8 @@ class Running:
         status = self._process.poll()
         present = set(self.workers()) if status is None else set()
         for pid in self._known - present - self._doomed:
+            if any(self.signs.glob(f"*.{pid}")):
+                continue  # it has just obeyed a sign
             self.by_itself.append(Ended(time.monotonic(), f"worker {pid} of {self.name}"))
         self._known = present
         if status is not None:
@@ -156,6 +158,19 @@ class Running:
         """How often it logged each error and warning."""
         lines = [line for line in self.log_lines() if isinstance(line, dict)]
         return Counter(f"{line['level']}: {line['event']}" for line in lines if line["level"] in ("warning", "error"))
+
+    def unexplained(self) -> list[Ended]:
+        """What ended by itself, but for workers of which the service says why and that it starts them again.
+
+        In an outage of Kafka a member of the group can be fenced by itself, and the client library can hang.
+        """
+        lines = [line for line in self.log_lines() if isinstance(line, dict)]
+        explained = sum(
+            line["event"] == "worker hangs and is ended" or "if it was not itself" in str(line.get("why"))
+            for line in lines
+        )
+        workers = [end for end in self.by_itself if end.what.startswith("worker")]
+        return [end for end in self.by_itself if end not in workers[:explained]]
 
     def unexpected(self) -> list[str]:
         """Lines that no service should write: tracebacks, and what is no log line."""

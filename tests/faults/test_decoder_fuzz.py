@@ -194,7 +194,7 @@ def assert_agree(decoder: Decoder, batch: Sequence[bytes | None], schema: FlowSc
 
 @pytest.mark.parametrize("limits", [SMALL, Limits()], ids=["small", "default"])
 @given(parts=batches())
-@settings(PROPERTY, max_examples=100)
+@settings(PROPERTY, max_examples=60)
 def test_fast_and_slow_agree_on_records_made_up_to_break_them(limits: Limits, parts: list[list[bytes | None]]) -> None:
     decoder = Decoder(UNSW, min_feature_coverage=COVERAGE, limits=limits)
     with patch.object(module, "FEW", 1):  # so that small batches go the fast way, too

@@ -343,6 +343,8 @@ NOT_JSON = {
     "low surrogate": with_member(UNSW, "proto", '"\\uDC00"'),
     "surrogates reversed": with_member(UNSW, "id", '"\\udc00\\ud800"'),
     "surrogate in a key": with_member(UNSW, "x", '1, "\\ud800": 2'),
+    "surrogates around a backslash": with_member(UNSW, "id", '"\\ud800\\\\\\udc00"'),
+    "a pair between two halves": with_member(UNSW, "id", '"\\ud800\\ud83d\\ude00\\udc00"'),
     "nested surrogate": with_member(UNSW, "id", '[{"a": "\\ud800"}]'),
     "bad escape": with_member(UNSW, "proto", '"\\x41"'),
 }

@@ -166,3 +166,13 @@ def test_long_records_cost_their_neighbours_nothing() -> None:
 def test_dialects_do_not_matter_to_limits() -> None:
     for spelling in DIALECTS.values():
         assert not rejects([encode(flow(UNSW, spelling))] * 12, SMALL)
+
+
+def test_fields_that_are_all_known_are_counted_too() -> None:
+    most = len(flow(UNSW)) + 1
+    decoder = Decoder(UNSW, min_feature_coverage=COVERAGE, limits=Limits(max_fields=most))
+    for known in ("x", "y"):
+        assert len(decoder.decode([encode(flow(UNSW) | {known: 1})] * 20).rows) == 20
+    both = decoder.decode([encode(flow(UNSW) | {"x": 1, "y": 1})] * 20)
+    assert {reject.reason for reject in both.rejects} == {Reason.TOO_MANY_FIELDS}
+    assert not len(both.rows)
