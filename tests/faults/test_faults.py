@@ -154,7 +154,12 @@ def test_a_batch_that_could_not_be_published_is_done_again(harness: Callable[...
 def test_a_clock_that_jumps(harness: Callable[..., Harness], tmp_path: Path) -> None:
     """The clock of the service's processes, librdkafka's too, as seen through the C library; time goes on evenly."""
     jump = tmp_path / "jump"
-    jump.write_text("+0\n")
+
+    def set_clock(offset_s: str) -> None:
+        (tmp_path / "next").write_text(f"{offset_s}\n")
+        (tmp_path / "next").rename(jump)  # at once: half a file would end whoever reads it
+
+    set_clock("+0")
     [preloaded] = Path(libfaketime.__file__).parent.rglob("libfaketime.so.1")
     environment = {
         "LD_PRELOAD": str(preloaded),
@@ -163,9 +168,9 @@ def test_a_clock_that_jumps(harness: Callable[..., Harness], tmp_path: Path) -> 
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     run = harness(environment=environment)
-    for offset in ("+3600", "-3600", "+0"):
-        jump.write_text(f"{offset}\n")
-        run.more(300)
+    for offset_s in ("+3600", "-3600", "+0"):
+        set_clock(offset_s)
+        run.more()
     check(run)
 
 
@@ -196,8 +201,8 @@ def test_a_record_that_a_bug_meets_stops_its_partition_there_until_the_bug_is_me
     offset = run.feed.give_one(len(run.given) - 1, 0)
     run.until(lambda: f"{run.topics.flows}-0-{offset}" in run.main.log_file.read_text(), "a message that says where")
     run.pause(2.0)
-    assert committed(kafka.direct, run.topics.group, run.topics.flows)[0] == offset
-    assert (0, offset - 1) >= max(place for place in run.watch.counts if place[0] == 0)
+    assert committed(kafka.direct, run.topics.group, run.topics.flows)[0] <= offset
+    assert all(place < (0, offset) for place in run.watch.counts if place[0] == 0)
 
     del run.main.environment["FLOWSENTRY_TEST_POISON"]  # mended
     run.main.send(run.main.pid, signal.SIGTERM)
