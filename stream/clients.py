@@ -33,21 +33,21 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
     """For a member of the consumer group, which keeps its partitions over a restart under the same name.
 
     Of the ways to share partitions only the eager one goes with names. With the cooperative one, a member that dies
-    between giving up partitions and telling so comes back under its name without a rebalance, and nobody owns them. The
-    newer protocol (KIP-848) refuses a name until the session of its dead holder is over, 45 s.
+    between giving up partitions and telling so comes back under its name without a rebalance, and nobody owns them.
+
+    The newer protocol (KIP-848) is taken with `group.protocol: consumer`. It refuses a name until the session of its
+    dead holder is over, by default 45 s that only the broker can change, so members have none there, and the partitions
+    of one that is killed wait for so long.
     """
+    newer = str(params.kafka.get("group.protocol", "")).lower() == "consumer"
     return {
         **_common(params),
         "client.id": name,
         "group.id": params.stream.group,
-        "group.instance.id": name,
-        "partition.assignment.strategy": "range",
+        **({} if newer else _classic_membership(name)),
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
-        # How long the partitions of a worker that is gone for good wait: the least that brokers allow by default.
-        "session.timeout.ms": 6_000,
-        "heartbeat.interval.ms": 1_500,
         # Partitions that are added are read from after this; the default is five minutes.
         "topic.metadata.refresh.interval.ms": 10_000,
         "max.poll.interval.ms": 300_000,
@@ -65,6 +65,16 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
         "receive.message.max.bytes": 16 << 20,
         "fetch.error.backoff.ms": 50,
         **params.kafka,
+    }
+
+
+def _classic_membership(name: str) -> dict[str, str | int | float | bool]:
+    return {
+        "group.instance.id": name,
+        "partition.assignment.strategy": "range",
+        # How long the partitions of a worker that is gone for good wait: the least that brokers allow by default.
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_500,
     }
 
 

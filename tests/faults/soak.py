@@ -2,8 +2,8 @@
 
 Besides what every run of the harness checks, memory must not grow, and alerts must flow again soon. Memory is that of an
 instance `steady` of one worker, which meets every fault but those that end a process, so that its medians around minute 3
-and at the end can be compared; a worker of it that fenced itself in an outage, and was started again, is told. Workers of `main` are killed all the time; those older than half
-a minute in the first half of the run are compared with those in the second half.
+and at the end can be compared; it is told when it fenced itself in an outage and was started again. Workers of `main` are
+killed all the time; those older than half a minute in the first half of the run are compared with those in the second half.
 """
 
 import argparse

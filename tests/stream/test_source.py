@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from schemas.errors import FlowsentryError
 from stream.batch import Batch, FlowRecord, headers_of
 from stream.batch_limit import BatchLimit
+from stream.clients import consumer_properties
 from stream.metrics import Metrics
 from stream.sink import RetryBatch
 from stream.source import Source
@@ -327,3 +328,13 @@ def test_a_batch_that_cannot_be_unpacked_is_named_record_by_record_and_passed(
     assert "with 2 others in a batch that cannot be unpacked" in found[1].undecodable
     assert "with 0 others" in found[4].undecodable and not found[5].undecodable
     assert [line["records"] for line in logs.of("undecodable batch")] == [3, 1]
+
+
+def test_the_newer_protocol_can_be_taken(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig(2)
+    put(place.servers, place.flows, {0: 3, 1: 4})
+    kafka: dict[str, str | int | float | bool] = {"group.protocol": "consumer"}
+    params = place.params.model_copy(update={"kafka": kafka})
+    source = place.source_of(Consumer(consumer_properties(params, "one")))
+    place.sources.append(source)
+    assert len(place.batch(source, 7)) == 7
