@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import libfaketime
+import psutil
 import pytest
 
 from schemas.dead_letter import Reason
@@ -77,11 +78,25 @@ def test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions(
     check(run)
 
 
-def test_the_supervisor_killed_and_terminated(harness: Callable[..., Harness]) -> None:
-    run = harness()
-    for kind in ("kill supervisor", "terminate service"):
-        run.cause(Fault(kind))
+def test_a_worker_that_sleeps_while_its_batch_fills(harness: Callable[..., Harness]) -> None:
+    # It wakes with records in hand of partitions that another has by then.
+    run = harness(options=("--batch-size", "4096", "--max-wait-ms", "2000"))
+    for which in (0.0, 0.9):
+        run.cause(Fault("stop worker", lasts_s=2.0, which=which))
         run.flowing()
+    check(run)
+
+
+def test_the_supervisor_killed_and_terminated(harness: Callable[..., Harness], kafka: FaultyKafka) -> None:
+    run = harness()
+    workers = run.main.workers()
+    kafka.proxy.stall()  # so that no new worker can end an old one
+    run.cause(Fault("kill supervisor"))
+    run.until(lambda: not any(map(psutil.pid_exists, workers)), "the end of its workers", 8)
+    kafka.proxy.resume()
+    run.flowing()
+    run.cause(Fault("terminate service"))
+    run.flowing()
     check(run)
 
 
@@ -167,7 +182,7 @@ def test_a_clock_that_jumps(harness: Callable[..., Harness], tmp_path: Path) -> 
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    run = harness(environment=environment)
+    run = harness(environment=environment, options=("--batch-size", "4096"))
     for offset_s in ("+3600", "-3600", "+0"):
         set_clock(offset_s)
         run.more()
