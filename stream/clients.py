@@ -3,7 +3,7 @@
 from schemas.params import Params
 from stream.topics import ROOMY
 
-__all__ = ["admin_properties", "consumer_properties", "probe_properties", "producer_properties"]
+__all__ = ["admin_properties", "consumer_properties", "is_named", "probe_properties", "producer_properties"]
 
 # With the ten seconds that a broker takes to look for transactions that timed out, a worker that is gone for good keeps
 # subscribers who read committed messages waiting for less than 15 s.
@@ -39,12 +39,11 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
     dead holder is over, by default 45 s that only the broker can change, so members have none there, and the partitions
     of one that is killed wait for so long.
     """
-    newer = str(params.kafka.get("group.protocol", "")).lower() == "consumer"
     return {
         **_common(params),
         "client.id": name,
         "group.id": params.stream.group,
-        **({} if newer else _classic_membership(name)),
+        **(_classic_membership(name) if is_named(params) else {}),
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
@@ -66,6 +65,11 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
         "fetch.error.backoff.ms": 50,
         **params.kafka,
     }
+
+
+def is_named(params: Params) -> bool:
+    """Whether members of the group have names: not by the newer protocol."""
+    return str(params.kafka.get("group.protocol", "")).lower() != "consumer"
 
 
 def _classic_membership(name: str) -> dict[str, str | int | float | bool]:

@@ -45,6 +45,10 @@ class Source:
     """A member of the consumer group. `drain` is given what is in hand when partitions are revoked.
 
     `probe` makes a consumer that belongs to no group, to look at a partition.
+
+    With `rejoin` it joins once more after its first assignment. A member that is back under its name is given what it had,
+    without a rebalance: partitions that were added while it was away would have no owner. Only its joining once more makes
+    the group share them out.
     """
 
     def __init__(
@@ -59,10 +63,12 @@ class Source:
         metrics: Metrics,
         probe: Callable[[], Consumer],
         denied: Denied,
+        rejoin: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumer = consumer
         self.drain: Callable[[Batch], None] | None = None
+        self._topic = topic
         self._limit = limit
         self._max_wait_s = max_wait_s
         self._max_batch_bytes = max_batch_bytes
@@ -78,7 +84,9 @@ class Source:
         self._met: dict[int, Message] = {}  # errors that say where a batch begins that cannot be unpacked
         self._undecodable: dict[int, _Undecodable] = {}
         self._started_at: dict[int, int] = {}  # the committed offset of partitions that nothing was read from yet
-        consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+        self._may_rejoin = rejoin
+        self._rejoin = False  # at the next poll
+        self._subscribe()
 
     def poll(self) -> Batch:
         """What has come within `max_wait_s`, up to the batch's limits of records and bytes; it may be empty.
@@ -88,6 +96,10 @@ class Source:
             FlowsentryError: not authorised, or the consumer cannot go on. All else passes and is logged, such as a
                 broker that is away or a topic that was deleted.
         """
+        if self._rejoin:
+            self._rejoin = False
+            self.consumer.unsubscribe()
+            self._subscribe()
         if self._met or self._undecodable:
             return self._undecodable_batch()
         self._in_hand, size = [], 0
@@ -139,6 +151,9 @@ class Source:
         """Stop reading. The group keeps a named member's partitions for it until the session is over."""
         self.drain = None
         self.consumer.close()
+
+    def _subscribe(self) -> None:
+        self.consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def _seek(self, place: TopicPartition) -> None:
         try:
@@ -244,6 +259,7 @@ class Source:
 
     def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions assigned", partitions=[place.partition for place in partitions])
+        self._rejoin, self._may_rejoin = self._may_rejoin, False
         self._rebalances.labels("assigned").inc()
         self._status.broker_seen()
         for place in partitions:

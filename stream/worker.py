@@ -17,7 +17,7 @@ from schemas.params import Params
 from stream import http
 from stream.access import access_denied, is_secured, service_rights
 from stream.batch_limit import BatchLimit
-from stream.clients import admin_properties, consumer_properties, probe_properties, producer_properties
+from stream.clients import admin_properties, consumer_properties, is_named, probe_properties, producer_properties
 from stream.connection import error_text
 from stream.decode import Decoder
 from stream.detect import Policy
@@ -112,6 +112,7 @@ def serve(
         metrics=metrics,
         probe=lambda: Consumer(probe_properties(params), logger=logging.getLogger("librdkafka")),
         denied=denied,
+        rejoin=is_named(params),
     )
     reloader = Reloader(
         stream.bundle,

@@ -100,11 +100,13 @@ class Rig:
     def params(self) -> Params:
         return Params(stream=StreamParams(bootstrap_servers=self.servers, group=self.flows))
 
-    def source(self, *, batch_size: int = 100, max_wait_s: float = 0.2, **kafka: str | int) -> Source:
+    def source(
+        self, *, batch_size: int = 100, max_wait_s: float = 0.2, rejoin: bool = False, **kafka: str | int
+    ) -> Source:
         """A member of the group."""
         name = f"{self.flows}-{len(self.sources)}"
         consumer = Consumer({**consumer_properties(self.params, name), **kafka})
-        source = self.source_of(consumer, batch_size=batch_size, max_wait_s=max_wait_s)
+        source = self.source_of(consumer, batch_size=batch_size, max_wait_s=max_wait_s, rejoin=rejoin)
         self.sources.append(source)
         return source
 
@@ -116,6 +118,7 @@ class Rig:
         batch_size: int = 100,
         max_wait_s: float = 0.2,
         max_batch_bytes: int = 1 << 24,
+        rejoin: bool = False,
     ) -> Source:
         """A source around a consumer of the test's own, which the test closes."""
         return Source(
@@ -128,6 +131,7 @@ class Rig:
             metrics=self.metrics,
             probe=lambda: Consumer(probe_properties(self.params)),
             denied=denied,
+            rejoin=rejoin,
         )
 
     def batch(self, source: Source, records: int) -> Batch:
