@@ -135,8 +135,8 @@ class Report:
             "broker_restarts": self.count(*BROKER),
             "rebalances": self.rebalances,
             "longest_gap_s": round(self.gap_s, 2),
-            "kill_to_alerts_s": sorted(round(each, 2) for each in self.again_s(*KILLS)),
-            "broker_to_alerts_s": sorted(round(each, 2) for each in self.again_s(*BROKER)),
+            "kill_to_alerts_s": _as_json(self.again_s(*KILLS)),
+            "broker_to_alerts_s": _as_json(self.again_s(*BROKER)),
             "told": dict(self.told),
             "faults": [asdict(each) for each in self.caused],
             **self.more,
@@ -152,6 +152,11 @@ def _line(caused: Caused) -> str:
     return f"{caused.began_s:7.1f} s {caused.fault.kind}, {caused.ended_s - caused.began_s:.1f} s{again}" + (
         ", another fault on top of it" if caused.overlaid else ""
     )
+
+
+def _as_json(values: Sequence[float]) -> list[float | None]:
+    """Ascending; null for what is infinite."""
+    return [None if value == inf else round(value, 2) for value in sorted(values)]
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -66,24 +66,21 @@ def test_what_a_killed_worker_left_open_does_not_wait_for_its_time_out(harness: 
     check(run)
 
 
-@pytest.mark.parametrize("place", ["before-offsets", "before-commit"])
-def test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions(
-    harness: Callable[..., Harness], place: str
-) -> None:
+def test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions(harness: Callable[..., Harness]) -> None:
     run = harness()
-    sleeper = run.sign(f"stop-{place}")
-    run.pause(run.session_timeout_s + 2)
-    run.thaw(sleeper)
-    run.flowing()
+    for place in ("before-offsets", "before-commit"):
+        sleeper = run.sign(f"stop-{place}")
+        run.pause(run.session_timeout_s + 2)
+        run.thaw(sleeper)
+        run.flowing()
     check(run)
 
 
 def test_a_worker_that_sleeps_while_its_batch_fills(harness: Callable[..., Harness]) -> None:
     # It wakes with records in hand of partitions that another has by then.
     run = harness(options=("--batch-size", "4096", "--max-wait-ms", "2000"))
-    for which in (0.0, 0.9):
-        run.cause(Fault("stop worker", lasts_s=2.0, which=which))
-        run.flowing()
+    run.cause(Fault("stop worker", lasts_s=2.0))
+    run.flowing()
     check(run)
 
 
