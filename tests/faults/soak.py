@@ -51,7 +51,11 @@ def soak(kafka: FaultyKafka, folder: Path, *, seconds: float, seed: int, rate: f
         top = _top_rate(harness)
         harness.feed.rate = top / 2 if rate is None else rate
         print(f"top rate {top:.0f} flows/s; fed at {harness.feed.rate:.0f} flows/s", flush=True)
-        harness.drained(_DRAIN_S)
+        harness.until(
+            lambda: harness.feed.alerts_due - harness.watch.alerts < harness.feed.rate,
+            "the end of the backlog",
+            _DRAIN_S,
+        )
         harness.feed.most_waiting = None
         began_s = time.monotonic() - harness.began_s
         harness.on_look = _Progress(harness, began_s, seconds)
