@@ -1,6 +1,7 @@
 """A real Kafka that the service reaches through a proxy, and everybody else directly."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,9 +29,12 @@ _FULL_BYTES = 4096
 
 
 class FaultyKafka:
-    """One broker on a data directory of its own, with two addresses: `direct`, and `proxied` through `proxy`."""
+    """One broker on a data directory of its own, with two addresses: `direct`, and `proxied` through `proxy`.
 
-    def __init__(self, folder: Path) -> None:
+    `overrides` are Kafka's server properties.
+    """
+
+    def __init__(self, folder: Path, overrides: Mapping[str, str] | None = None) -> None:
         direct, behind, port, controller = (_free_port() for _ in range(4))
         self.direct = f"127.0.0.1:{direct}"
         self.proxied = f"127.0.0.1:{port}"
@@ -43,6 +47,7 @@ class FaultyKafka:
                 "listeners": f"CLIENT://{self.direct},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}",
                 "advertised.listeners": f"CLIENT://{self.direct},PROXIED://{self.proxied}",
                 "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+                **(overrides or {}),
             },
         )
 

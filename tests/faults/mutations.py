@@ -17,6 +17,15 @@ _BAD_RECORD = "tests/stream/test_end_to_end.py::test_one_bad_record_costs_only_i
 _HOSTILE = "tests/faults/test_hostile_messages.py::"
 
 
+# As a consumer writes it that is in no group: generation -1, and neither a member's id nor its name.
+_NO_MEMBER = (
+    "stream/sink.py",
+    "            metadata = self._consumer.consumer_group_metadata()\n",
+    "            group = bytes(self._consumer.consumer_group_metadata())[11:].partition(b'\\0')[0]\n"
+    "            metadata = b'CGMDv2:' + b'\\xff' * 4 + group + b'\\0\\0\\1'\n",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Of a file: a text that must be in it exactly once, and what takes its place."""
@@ -113,8 +122,14 @@ MUTATIONS = (
         ),
     ),
     _mutation(
+        "the group is not asked whether a worker is still its member",
+        f"{_FAULTS}test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions",
+        _NO_MEMBER,
+    ),
+    _mutation(
         "what is in hand when partitions are lost is published all the same",
         f"{_FAULTS}test_a_worker_that_sleeps_while_its_batch_fills",
+        _NO_MEMBER,
         (
             "stream/source.py",
             "            self._undone = in_hand, False\n",

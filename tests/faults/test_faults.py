@@ -21,11 +21,14 @@ from tests.faults.schedule import KINDS, Fault, every_kind
 from tests.kafka import committed
 
 POISON = "123456789"
+# A transaction that is too old is looked for each second, not every ten.
+QUICK = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
+TOO_OLD_S = 6.0  # for a transaction, and for a session
 
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyKafka]:
-    with FaultyKafka(tmp_path_factory.mktemp("kafka")) as kafka:
+    with FaultyKafka(tmp_path_factory.mktemp("kafka"), QUICK) as kafka:
         yield kafka
 
 
@@ -67,7 +70,8 @@ def test_what_a_killed_worker_left_open_does_not_wait_for_its_time_out(harness: 
 
 
 def test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions(harness: Callable[..., Harness]) -> None:
-    run = harness()
+    # The transaction waits for it: only the group can tell that it comes too late.
+    run = harness(options=("--set", "kafka.transaction.timeout.ms=60000"))
     for place in ("before-offsets", "before-commit"):
         sleeper = run.sign(f"stop-{place}")
         run.pause(run.session_timeout_s + 2)
@@ -78,7 +82,7 @@ def test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions(ha
 
 def test_a_worker_that_sleeps_while_its_batch_fills(harness: Callable[..., Harness]) -> None:
     # It wakes with records in hand of partitions that another has by then.
-    run = harness(options=("--batch-size", "4096", "--max-wait-ms", "2000"))
+    run = harness(options=("--batch-size", "4096", "--max-wait-ms", "5000"))
     run.cause(Fault("stop worker", lasts_s=2.0))
     run.flowing()
     check(run)
@@ -99,7 +103,7 @@ def test_the_supervisor_killed_and_terminated(harness: Callable[..., Harness], k
 
 def test_instances_that_join_and_leave_while_batches_fill(harness: Callable[..., Harness]) -> None:
     # A long wait for a large batch: the group rebalances while a worker holds the first records of it.
-    run = harness(options=("--batch-size", "4096", "--max-wait-ms", "1000"), workers=1)
+    run = harness(options=("--batch-size", "4096", "--max-wait-ms", "5000"), workers=1)
     for name in ("second", "third"):
         other = run.add(name, 1)
         other.start()
@@ -112,18 +116,21 @@ def test_instances_that_join_and_leave_while_batches_fill(harness: Callable[...,
 
 def test_the_broker_killed_in_mid_stream(harness: Callable[..., Harness], kafka: FaultyKafka) -> None:
     run = harness()
-    for kind in ("kill broker", "restart broker"):
-        run.cause(Fault(kind, lasts_s=1.0))
-        run.flowing()
+    run.cause(Fault("kill broker", lasts_s=TOO_OLD_S))
+    run.flowing()
+    run.cause(Fault("restart broker"))
+    run.flowing()
     check(run)
 
 
 def test_the_brokers_disk_full(harness: Callable[..., Harness], kafka: FaultyKafka) -> None:
     run = harness()
+    sleeper = run.sign("stop-before-commit")
     kafka.fill_disk()
     run.until(lambda: not kafka.is_alive, "the broker's end")
-    run.pause(1.0)
+    run.pause(TOO_OLD_S)
     kafka.start()
+    run.thaw(sleeper)
     run.flowing()
     check(run)
 
@@ -137,12 +144,17 @@ def test_partitions_that_are_added(harness: Callable[..., Harness]) -> None:
 
 
 def test_a_network_that_stalls_for_longer_than_requests_and_transactions_may_take(
-    harness: Callable[..., Harness],
+    harness: Callable[..., Harness], kafka: FaultyKafka
 ) -> None:
     run = harness()
-    run.cause(Fault("stall network", lasts_s=13.0))
+    sleeper = run.sign("stop-before-commit")
+    kafka.proxy.stall()
+    run.thaw(sleeper)
+    run.pause(TOO_OLD_S + 2)
+    kafka.proxy.resume()
     run.flowing()
     check(run)
+    assert run.main.told()["warning: producer is given up"] >= 1
 
 
 def test_connections_that_are_cut_and_refused(harness: Callable[..., Harness]) -> None:
