@@ -86,7 +86,7 @@ class Running:
             self.start()
 
     def workers(self) -> list[int]:
-        """Process ids of the workers that run now; one that is alone may be the command itself."""
+        """Process ids of the workers that run now."""
         try:
             children = psutil.Process(self.pid).children()
             found = [each.pid for each in children if self._is_worker(each)]
@@ -100,7 +100,8 @@ class Running:
             words = process.cmdline()
         except psutil.NoSuchProcess:
             return False
-        return bool(words) and not any("resource_tracker" in word for word in words)
+        # What has only been forked still has the words of whoever forked it, the tracker of resources too.
+        return any("spawn_main" in word for word in words)
 
     def send(self, pid: int, number: int) -> None:
         """A signal to a worker or to the command itself; one that ends it is noted as ours."""
