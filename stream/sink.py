@@ -265,22 +265,21 @@ def _bounded(call: Callable[[], None]) -> None:
     Raises:
         Hung: it has not returned in twice that time.
     """
-    outcome: list[BaseException | None] = []
+    failures: list[BaseException] = []
 
     def run() -> None:
         try:
             call()
-            outcome.append(None)
         except BaseException as error:
-            outcome.append(error)
+            failures.append(error)
 
     thread = threading.Thread(target=run, name="bounded", daemon=True)
     thread.start()
     thread.join(2 * _TIMEOUT_S)
-    if not outcome:
+    if thread.is_alive():
         raise Hung("Kafka's client library does not come back from sending offsets to a transaction")
-    if (error := outcome.pop()) is not None:  # taken out: else it would keep the producer alive by way of this frame
-        raise error
+    if failures:
+        raise failures.pop()  # held by no name: with this frame in its traceback it would keep the producer alive
 
 
 def _is_over(deadline: float | None) -> bool:

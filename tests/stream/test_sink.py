@@ -1,8 +1,11 @@
 """Alerts, dead letters and offsets: together or not at all, whatever breaks."""
 
+import gc
 import random
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -220,6 +223,29 @@ def test_a_producer_that_cannot_go_on_is_replaced_by_one_that_ends_what_it_left_
     assert values(place.servers, place.alerts) == [] and done(place) < 0
     sink.publish([outgoing(place.alerts, b"once")], offsets(place))
     assert values(place.servers, place.alerts) == [b"once"] and done(place) == 3
+
+
+def test_a_producer_that_is_given_up_is_gone_at_once(place: Rig, source: Source) -> None:
+    class Fails(Producer):
+        def send_offsets_to_transaction(self, *_: Any) -> None:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "who are you", fatal=True))
+
+    made: list[weakref.ref[Producer]] = []
+    make = place.producer(Fails)
+
+    def noted() -> Producer:
+        producer = make()
+        made.append(weakref.ref(producer))
+        return producer
+
+    sink = TransactionalSink(noted, source.consumer, denied=denied)
+    gc.disable()  # it takes no collector of rubbish
+    try:
+        with suppress(RetryBatch):
+            sink.publish([outgoing(place.alerts)], offsets(place))
+        assert made[0]() is None, "its threads and connections live on"
+    finally:
+        gc.enable()
 
 
 def test_waiting_for_kafka_ends_when_the_worker_is_to_stop(place: Rig, source: Source) -> None:
