@@ -110,11 +110,11 @@ class Topic:
             self.alerts |= {*offsets}
 
 
-def judged(servers: str, bundle: Path, topic: Topic) -> None:
+def judged(servers: str, bundle: Path, topic: Topic, *options: str) -> None:
     """Run the service over all of it, then once more over a few flows: it still does its work."""
     produced = end_offsets(servers, topic.name)
     assert produced == {0: topic.end}
-    with service(servers, bundle, topic.name) as running:
+    with service(servers, bundle, topic.name, *options) as running:
         wait_until_consumed(servers, topic.name, topic.name, running.process)
         topic.add([attack(), attack()])
         wait_until_consumed(servers, topic.name, topic.name, running.process)
@@ -156,7 +156,7 @@ def test_messages_that_fit_but_not_all_at_once(bootstrap_servers: str, topic: Ca
     flows.add([attack()])
     flows.add([b"a" * MB] * 1500, Reason.NOT_JSON, codec="zstd")
     flows.add([attack()])
-    judged(bootstrap_servers, bundle, flows)
+    judged(bootstrap_servers, bundle, flows, "--batch-size", "4096", "--max-wait-ms", "3000")
 
 
 def test_records_that_are_made_to_be_slow_or_large_cost_only_themselves(

@@ -106,7 +106,7 @@ def test_one_bad_record_costs_only_itself_and_is_set_aside_byte_for_byte(
     flows = topic("flows")
     bad: dict[bytes | None, Reason] = {
         b'{"Flow Duration": NaN}': Reason.NOT_JSON,
-        b"\x00\xff garbage": Reason.NOT_JSON,
+        b" \x00\xff garbage \n": Reason.NOT_JSON,
         b"[1, 2]": Reason.NOT_AN_OBJECT,
         b"": Reason.EMPTY,
         None: Reason.EMPTY,
