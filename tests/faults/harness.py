@@ -157,10 +157,10 @@ class Harness:
         wanted = self.feed.partitions
         self.until(lambda: len(self.watch.first_since(began_s, wall_s)) >= wanted, "alerts of every partition")
 
-    def more(self, alerts: int = 100) -> None:
+    def more(self, alerts: int = 100, patience_s: float = _PATIENCE_S) -> None:
         """Wait until so many more alerts have come."""
         wanted = self.watch.alerts + alerts
-        self.until(lambda: self.watch.alerts >= wanted, f"{alerts} more alerts")
+        self.until(lambda: self.watch.alerts >= wanted, f"{alerts} more alerts", patience_s)
 
     # Faults
 
