@@ -1,9 +1,19 @@
 """librdkafka properties for every client: ours where a default hurts, the user's on top."""
 
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END
+
 from schemas.params import Params
 from stream.topics import ROOMY
 
-__all__ = ["admin_properties", "consumer_properties", "is_named", "probe_properties", "producer_properties"]
+__all__ = [
+    "admin_properties",
+    "consumer_properties",
+    "is_named",
+    "probe_properties",
+    "producer_properties",
+    "shares_step_by_step",
+    "start_offset",
+]
 
 # With the ten seconds that a broker takes to look for transactions that timed out, a worker that is gone for good keeps
 # subscribers who read committed messages waiting for less than 15 s.
@@ -21,6 +31,9 @@ def _common(params: Params) -> dict[str, str | int | float | bool]:
         # With `rebootstrap`, the default, one lost connection makes librdkafka 2.16 forget its brokers, and what it was
         # asking of one of them then is never answered: sending offsets to a transaction hangs (its issue 5511).
         "metadata.recovery.strategy": "none",
+        # Partitions that are added are read from after this, and a client that was told of a partition without a leader,
+        # by a broker that was just starting, asks again; the default is five minutes.
+        "topic.metadata.refresh.interval.ms": 10_000,
     }
 
 
@@ -45,10 +58,7 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
         "group.id": params.stream.group,
         **(_classic_membership(name) if is_named(params) else {}),
         "enable.auto.commit": False,
-        "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
-        # Partitions that are added are read from after this; the default is five minutes.
-        "topic.metadata.refresh.interval.ms": 10_000,
         "max.poll.interval.ms": 300_000,
         # For /ready: is a broker there?
         "statistics.interval.ms": 1_000,
@@ -64,7 +74,21 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
         "receive.message.max.bytes": 16 << 20,
         "fetch.error.backoff.ms": 50,
         **params.kafka,
+        # The source says itself where to begin, see `start_offset`.
+        "auto.offset.reset": "error",
     }
+
+
+def start_offset(params: Params) -> int:
+    """Where the group begins to read a partition of which it has committed nothing: OFFSET_BEGINNING or OFFSET_END."""
+    wanted = str(params.kafka.get("auto.offset.reset", "earliest"))
+    return OFFSET_END if wanted in ("latest", "largest", "end") else OFFSET_BEGINNING
+
+
+def shares_step_by_step(params: Params) -> bool:
+    """Whether partitions come and go one by one, as with the newer protocol, or all at once."""
+    strategy = str(params.kafka.get("partition.assignment.strategy", ""))
+    return not is_named(params) or "cooperative" in strategy
 
 
 def is_named(params: Params) -> bool:
@@ -86,7 +110,8 @@ def probe_properties(params: Params) -> dict[str, str | int | float | bool]:
     """For a consumer beside the group's, which looks at a partition and is told of its end."""
     named = consumer_properties(params, "flowsentry-probe")
     return {name: value for name, value in named.items() if name != "group.instance.id"} | {
-        "enable.partition.eof": True
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
     }
 
 

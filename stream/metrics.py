@@ -44,6 +44,9 @@ class Metrics:
         self.rebalances = Counter(
             "flowsentry_rebalances", "Times that partitions came or went.", ("event",), registry=self.registry
         )
+        self.expired = Counter(
+            "flowsentry_expired", "Records that Kafka deleted before they were read.", registry=self.registry
+        )
         self.producers = Counter(
             "flowsentry_producers", "Producers made; more than one where one could not go on.", registry=self.registry
         )

@@ -271,7 +271,7 @@ def _bounded(call: Callable[[], None]) -> None:
         try:
             call()
         except BaseException as error:
-            failures.append(error)
+            failures.append(error.with_traceback(None))
 
     thread = threading.Thread(target=run, name="bounded", daemon=True)
     thread.start()
@@ -279,7 +279,12 @@ def _bounded(call: Callable[[], None]) -> None:
     if thread.is_alive():
         raise Hung("Kafka's client library does not come back from sending offsets to a transaction")
     if failures:
-        raise failures.pop()  # held by no name: with this frame in its traceback it would keep the producer alive
+        # The client library keeps a reference to the error that it raised; with a traceback, that would keep the
+        # producer alive by way of its frames, and so its threads and connections.
+        error = failures.pop()
+        if isinstance(error, KafkaException):
+            raise KafkaException(*error.args)
+        raise error
 
 
 def _is_over(deadline: float | None) -> bool:

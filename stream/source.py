@@ -17,6 +17,7 @@ from stream.batch import Batch, FlowRecord, record_of
 from stream.batch_limit import BatchLimit
 from stream.connection import error_text
 from stream.metrics import Metrics
+from stream.offsets import LOST_ITS_PLACE, Offsets
 from stream.sink import Denied, RetryBatch, raise_if_final
 from stream.status import Status
 from stream.undecodable import UNDECODABLE, end_of_batch
@@ -26,8 +27,6 @@ __all__ = ["Source", "brokers_are_up"]
 log = structlog.get_logger()
 
 _STEP = 64  # records between two looks at how many bytes a batch has
-_COMMITTED_TIMEOUT_S = 5.0
-_COMMITTED_PATIENCE_S = 60.0
 _LAG_TIMEOUT_S = 0.1
 
 
@@ -49,6 +48,9 @@ class Source:
     With `rejoin` it joins once more after its first assignment. A member that is back under its name is given what it had,
     without a rebalance: partitions that were added while it was away would have no owner. Only its joining once more makes
     the group share them out.
+
+    `start`: OFFSET_BEGINNING or OFFSET_END, where to begin when the group has committed nothing. `step_by_step`: partitions
+    come and go one by one (the group's protocol is cooperative), not all at once.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Source:
         probe: Callable[[], Consumer],
         denied: Denied,
         rejoin: bool,
+        start: int,
+        step_by_step: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.consumer = consumer
@@ -77,12 +81,15 @@ class Source:
         self._probe = probe
         self._denied = denied
         self._clock = clock
+        self._offsets = Offsets(consumer, start=start, status=status, metrics=metrics, clock=clock)
+        self._step_by_step = step_by_step
         self._in_hand: list[FlowRecord] = []
         self._released: set[int] = set()  # during the present call of consume
         self._undone: tuple[Batch, bool] | None = None  # what was in hand then, and whether it may be committed
         self._failure: Exception | None = None
         self._met: dict[int, Message] = {}  # errors that say where a batch begins that cannot be unpacked
         self._undecodable: dict[int, _Undecodable] = {}
+        self._displaced: set[int] = set()  # partitions that are not read until it is said where to go on
         self._started_at: dict[int, int] = {}  # the committed offset of partitions that nothing was read from yet
         self._may_rejoin = rejoin
         self._rejoin = False  # at the next poll
@@ -100,6 +107,8 @@ class Source:
             self._rejoin = False
             self.consumer.unsubscribe()
             self._subscribe()
+        if self._displaced:
+            self._put_back()
         if self._met or self._undecodable:
             return self._undecodable_batch()
         self._in_hand, size = [], 0
@@ -127,7 +136,7 @@ class Source:
         assigned = {(place.topic, place.partition) for place in self.consumer.assignment()}
         places = [place for place in batch.first_offsets if (place.topic, place.partition) in assigned]
         if maybe_committed and places:
-            committed = {place.partition: place.offset for place in self._committed(places)}
+            committed = {place.partition: place.offset for place in self._offsets.committed(places)}
             for place in places:
                 place.offset = max(place.offset, committed[place.partition])
         for place in places:
@@ -155,6 +164,26 @@ class Source:
     def _subscribe(self) -> None:
         self.consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
+    def _put_back(self) -> None:
+        """Go on in partitions that have lost their place. Nothing is in hand: what is committed is where to."""
+        assigned = self.consumer.assignment()
+        displaced = [place for place in assigned if place.partition in self._displaced]
+        found = [to for place in displaced if (to := self._offsets.to_go_on_at(place)) is not None]
+        known = {place.partition for place in found}
+        self._displaced = {place.partition for place in displaced} - known
+        if not found:
+            return
+        # The client does not seek in a partition that it has stopped reading.
+        try:
+            if self._step_by_step:
+                self.consumer.incremental_unassign(found)
+                self.consumer.incremental_assign(found)
+            else:
+                others = [place for place in assigned if place.partition not in known]
+                self.consumer.assign([*self._offsets.to_begin_at(others), *found])
+        except KafkaException as error:
+            raise FlowsentryError(f"{found} cannot be gone on with: {error_text(error)}") from error
+
     def _seek(self, place: TopicPartition) -> None:
         try:
             self.consumer.seek(place)
@@ -168,7 +197,7 @@ class Source:
         for partition, message in list(self._met.items()):
             topic, base = message.topic() or "", message.offset() or 0
             end = end_of_batch(self._probe, topic, partition, base)
-            [committed] = self._committed([TopicPartition(topic, partition)])
+            [committed] = self._offsets.committed([TopicPartition(topic, partition)])
             error = message.error()
             why = f"its producer packed it with {end - base - 1} others in a batch that cannot be unpacked: {error}"
             log.error("undecodable batch", begins=f"{topic}-{partition}-{base}", records=end - base, error=str(error))
@@ -224,26 +253,12 @@ class Source:
         if error.code() in UNDECODABLE and (message.offset() or -1) >= 0:
             self._met.setdefault(message.partition() or 0, message)
             return True
+        if error.code() in LOST_ITS_PLACE and message.partition() is not None:
+            self._displaced.add(message.partition() or 0)
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise FlowsentryError(f"the consumer cannot go on: {error.str()}")
         log.warning("consumer", error=error.str())
         return True
-
-    def _committed(self, places: list[TopicPartition]) -> list[TopicPartition]:
-        asked = [TopicPartition(place.topic, place.partition) for place in places]
-        until = self._clock() + _COMMITTED_PATIENCE_S
-        while True:
-            self._status.beat()
-            try:
-                found = self.consumer.committed(asked, timeout=_COMMITTED_TIMEOUT_S)
-                problem = next((place.error for place in found if place.error is not None), None)
-            except KafkaException as error:
-                problem = error.args[0]
-            if problem is None:
-                return found
-            if self._clock() > until:
-                raise FlowsentryError(f"where to go on is not known, the committed offsets cannot be had: {problem}")
-            log.warning("committed offsets are asked for again", error=problem.str())
 
     def _look_where_started(self, places: Iterable[TopicPartition]) -> None:
         unknown = [TopicPartition(it.topic, it.partition) for it in places if it.partition not in self._started_at]
@@ -257,13 +272,21 @@ class Source:
             return
         self._started_at |= {place.partition: place.offset for place in found if place.error is None}
 
-    def _assigned(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions assigned", partitions=[place.partition for place in partitions])
         self._rejoin, self._may_rejoin = self._may_rejoin, False
         self._rebalances.labels("assigned").inc()
         self._status.broker_seen()
         for place in partitions:
             self._started_at.pop(place.partition, None)
+        try:
+            begin_at = self._offsets.to_begin_at(partitions)
+            if self._step_by_step:
+                consumer.incremental_assign(begin_at)
+            else:
+                consumer.assign(begin_at)
+        except Exception as error:  # as in `_revoked`
+            self._failure = error
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         in_hand, self._in_hand = Batch(self._in_hand), []

@@ -17,7 +17,15 @@ from schemas.params import Params
 from stream import http
 from stream.access import access_denied, is_secured, service_rights
 from stream.batch_limit import BatchLimit
-from stream.clients import admin_properties, consumer_properties, is_named, probe_properties, producer_properties
+from stream.clients import (
+    admin_properties,
+    consumer_properties,
+    is_named,
+    probe_properties,
+    producer_properties,
+    shares_step_by_step,
+    start_offset,
+)
 from stream.connection import error_text
 from stream.decode import Decoder
 from stream.detect import Policy
@@ -113,6 +121,8 @@ def serve(
         probe=lambda: Consumer(probe_properties(params), logger=logging.getLogger("librdkafka")),
         denied=denied,
         rejoin=is_named(params),
+        start=start_offset(params),
+        step_by_step=shares_step_by_step(params),
     )
     reloader = Reloader(
         stream.bundle,

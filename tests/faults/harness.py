@@ -27,6 +27,7 @@ from tests.faults.running import Running
 from tests.faults.samples import Sample, sample
 from tests.faults.schedule import Fault
 from tests.faults.watch import Watch
+from tests.kafka import committed, end_offsets
 
 __all__ = ["Harness", "run_faults"]
 
@@ -161,6 +162,16 @@ class Harness:
         """Wait until so many more alerts have come."""
         wanted = self.watch.alerts + alerts
         self.until(lambda: self.watch.alerts >= wanted, f"{alerts} more alerts", patience_s)
+
+    def overtaken(self) -> None:
+        """Wait until all that is on the topic now is committed, by whoever has its partitions."""
+        ends = end_offsets(self.kafka.direct, self.topics.flows)
+
+        def done() -> bool:
+            found = committed(self.kafka.direct, self.topics.group, self.topics.flows)
+            return all(found[number] >= end for number, end in ends.items())
+
+        self.until(done, "all that was on the topic")
 
     # Faults
 

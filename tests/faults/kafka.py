@@ -23,6 +23,9 @@ PROMPT: dict[str, str | int | float | bool] = {
     "retry.backoff.ms": 20,
     "retry.backoff.max.ms": 100,
     "log_level": 0,
+    # Else a lost connection, or being told that a partition has no leader yet, can end all of it.
+    "metadata.recovery.strategy": "none",
+    "topic.metadata.refresh.interval.ms": 1_000,
 }
 _TIMEOUT_S = 30.0
 _FULL_BYTES = 4096

@@ -100,7 +100,7 @@ MUTATIONS = (
     ),
     _mutation(
         "a producer that cannot go on is kept",
-        _STALLED,
+        "tests/stream/test_sink.py::test_a_producer_that_cannot_go_on_is_replaced_by_one_that_ends_what_it_left_open",
         ("stream/sink.py", "        producer.purge()\n        self._producer = None\n", "        producer.purge()\n"),
     ),
     _mutation(
@@ -156,6 +156,11 @@ MUTATIONS = (
         ("stream/service.py", "_GIVE_UP_AFTER_S = 300.0", "_GIVE_UP_AFTER_S = 0.0"),
     ),
     _mutation(
+        "a network that stalls ends the worker",
+        _STALLED,
+        ("stream/service.py", "_GIVE_UP_AFTER_S = 300.0", "_GIVE_UP_AFTER_S = 0.0"),
+    ),
+    _mutation(
         "a producer that a full disk broke is kept",
         f"{_FAULTS}test_the_brokers_disk_full",
         ("stream/sink.py", "        producer.purge()\n        self._producer = None\n", "        producer.purge()\n"),
@@ -178,7 +183,14 @@ MUTATIONS = (
     _mutation(
         "a new partition is read from its end",
         _PARTITIONS,
-        ("stream/clients.py", '"auto.offset.reset": "earliest"', '"auto.offset.reset": "latest"'),
+        ("stream/clients.py", 'params.kafka.get("auto.offset.reset", "earliest")', '"latest"'),
+    ),
+    _mutation(
+        "the client library decides where to begin",
+        "tests/stream/test_source.py::"
+        "test_a_partition_that_comes_back_while_its_offsets_are_held_up_is_not_read_from_its_beginning",
+        ("stream/source.py", "consumer.assign(begin_at)", "pass"),
+        ("stream/clients.py", '"auto.offset.reset": "error"', '"auto.offset.reset": "earliest"'),
     ),
     _mutation(
         "a new partition is not looked for",

@@ -26,6 +26,9 @@ _CLOCK_S = (
 )
 # A transaction that is too old is looked for each second, not every ten.
 QUICK = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000"}
+# A long wait for a large batch: a worker mostly holds the first records of one.
+FILLING = ("--batch-size", "4096", "--max-wait-ms", "3000")
+ATTEMPTS = 5
 TOO_OLD_S = 6.0  # for a transaction, and for a session
 
 
@@ -75,19 +78,35 @@ def test_what_a_killed_worker_left_open_does_not_wait_for_its_time_out(harness: 
 def test_a_worker_that_sleeps_in_mid_batch_while_another_takes_its_partitions(harness: Callable[..., Harness]) -> None:
     # The transaction waits for it: only the group can tell that it comes too late.
     run = harness(options=("--set", "kafka.transaction.timeout.ms=60000"))
-    for place in ("before-offsets", "before-commit"):
-        sleeper = run.sign(f"stop-{place}")
-        run.pause(run.session_timeout_s + 2)
-        run.thaw(sleeper)
-        run.flowing()
+    sleeper = run.sign("stop-before-offsets")
+    run.overtaken()
+    run.thaw(sleeper)
+    run.flowing()
+    sleeper = run.sign("stop-before-commit")
+    run.pause(run.session_timeout_s + 2)
+    run.thaw(sleeper)
+    run.flowing()
     check(run)
+
+
+def had_in_hand(run: Harness, event: str) -> bool:
+    """Whether a worker has had to give up partitions while it held records of a batch that filled."""
+    lines = [line for each in run.instances for line in each.log_lines() if isinstance(line, dict)]
+    return any(line["event"] == event and line["in_hand"] > 0 for line in lines)
 
 
 def test_a_worker_that_sleeps_while_its_batch_fills(harness: Callable[..., Harness]) -> None:
     # It wakes with records in hand of partitions that another has by then.
-    run = harness(options=("--batch-size", "4096", "--max-wait-ms", "5000"))
-    run.cause(Fault("stop worker", lasts_s=2.0))
-    run.flowing()
+    run = harness(options=FILLING)
+    for _ in range(ATTEMPTS):
+        [sleeper, *_] = run.main.workers()
+        run.main.send(sleeper, signal.SIGSTOP)
+        run.overtaken()
+        run.thaw(sleeper)
+        run.flowing()
+        if had_in_hand(run, "partitions lost"):
+            break
+    assert had_in_hand(run, "partitions lost")
     check(run)
 
 
@@ -105,15 +124,18 @@ def test_the_supervisor_killed_and_terminated(harness: Callable[..., Harness], k
 
 
 def test_instances_that_join_and_leave_while_batches_fill(harness: Callable[..., Harness]) -> None:
-    # A long wait for a large batch: the group rebalances while a worker holds the first records of it.
-    run = harness(options=("--batch-size", "4096", "--max-wait-ms", "5000"), workers=1)
-    for name in ("second", "third"):
-        other = run.add(name, 1)
+    # The group rebalances while a worker holds the first records of a batch.
+    run = harness(options=FILLING, workers=1)
+    for number in range(ATTEMPTS):
+        other = run.add(f"other{number}", 1)
         other.start()
         run.until(lambda other=other: "partitions assigned" in other.log_file.read_text(), "its partitions")  # type: ignore[misc]
         run.more()
         run.remove(other)
-        run.more()
+        run.flowing()
+        if had_in_hand(run, "partitions revoked"):
+            break
+    assert had_in_hand(run, "partitions revoked")
     check(run)
 
 

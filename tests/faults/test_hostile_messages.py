@@ -20,7 +20,9 @@ from tests.kafka import end_offsets, read_all, wait_until_consumed
 from tests.stream.rig import Command, attack, benign, command
 
 MB = 1_000_000
-MEMORY_MB = 1200  # that the service may come to have, whatever is sent: about 200 with nothing to do, 600 for a fetch
+# What the service may come to have, whatever is sent: about 200 with nothing to do, and 600 for each of two fetches, one
+# being unpacked while the last of the one before is judged.
+MEMORY_MB = 1500
 
 Reasons = dict[int, set[Reason]]  # offset → what its dead letter may say
 

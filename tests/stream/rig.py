@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer
 
 from export.detector import Detector
 from schemas.alert import Alert
@@ -119,6 +119,7 @@ class Rig:
         max_wait_s: float = 0.2,
         max_batch_bytes: int = 1 << 24,
         rejoin: bool = False,
+        step_by_step: bool = False,
     ) -> Source:
         """A source around a consumer of the test's own, which the test closes."""
         return Source(
@@ -132,6 +133,8 @@ class Rig:
             probe=lambda: Consumer(probe_properties(self.params)),
             denied=denied,
             rejoin=rejoin,
+            start=OFFSET_BEGINNING,
+            step_by_step=step_by_step,
         )
 
     def batch(self, source: Source, records: int) -> Batch:

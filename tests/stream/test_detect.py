@@ -14,6 +14,7 @@ from schemas.dead_letter import DeadLetter, Reason, Reject
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
 from stream.detect import Policy, dead_letter, detect
+from stream.record import Limits
 from tests.bundles import make_bundle
 from tests.stream.rig import THRESHOLD, attack, benign, flow
 
@@ -189,7 +190,9 @@ def test_a_kafka_timestamp_that_no_calendar_holds_stops_nothing(
 
 
 def test_however_long_its_texts_an_alert_stays_small(tiny_detector: Detector) -> None:
-    long = dict.fromkeys(("proto", "service", "state", "srcip", "sport", "id", "timestamp"), "x" * 100000)
+    long = dict.fromkeys(
+        ("proto", "service", "state", "srcip", "sport", "id", "timestamp"), "x" * Limits().max_string_chars
+    )
     alert = alert_of(tiny_detector, **long)
     assert len(alert.model_dump_json()) < 3000
     assert alert.flow.protocol == "x" * 200

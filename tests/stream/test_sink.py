@@ -225,10 +225,14 @@ def test_a_producer_that_cannot_go_on_is_replaced_by_one_that_ends_what_it_left_
     assert values(place.servers, place.alerts) == [b"once"] and done(place) == 3
 
 
-def test_a_producer_that_is_given_up_is_gone_at_once(place: Rig, source: Source) -> None:
+@pytest.mark.parametrize("cannot_abort", [False, True])
+def test_a_producer_that_is_given_up_is_gone_at_once(place: Rig, source: Source, cannot_abort: bool) -> None:
     class Fails(Producer):
         def send_offsets_to_transaction(self, *_: Any) -> None:
-            raise KafkaException(KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "who are you", fatal=True))
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_PRODUCER_ID, "who are you", fatal=not cannot_abort))
+
+        def abort_transaction(self, *_: Any) -> None:
+            raise KafkaException(KafkaError(KafkaError._STATE, "no"))
 
     made: list[weakref.ref[Producer]] = []
     make = place.producer(Fails)

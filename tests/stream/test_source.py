@@ -9,14 +9,23 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from schemas.errors import FlowsentryError
 from stream.batch import Batch, FlowRecord, headers_of
 from stream.batch_limit import BatchLimit
-from stream.clients import consumer_properties
+from stream.clients import consumer_properties, shares_step_by_step, start_offset
 from stream.metrics import Metrics
 from stream.sink import RetryBatch
 from stream.source import Source
@@ -303,6 +312,8 @@ def troubled(*errors: KafkaError) -> Source:
         probe=lambda: cast(Consumer, FakeConsumer()),
         denied=denied,
         rejoin=False,
+        start=OFFSET_BEGINNING,
+        step_by_step=False,
     )
 
 
@@ -358,6 +369,68 @@ def test_the_newer_protocol_can_be_taken(rig: Callable[..., Rig], logs: Logs) ->
     put(place.servers, place.flows, {0: 3, 1: 4})
     kafka: dict[str, str | int | float | bool] = {"group.protocol": "consumer"}
     params = place.params.model_copy(update={"kafka": kafka})
-    source = place.source_of(Consumer(consumer_properties(params, "one")))
+    source = place.source_of(Consumer(consumer_properties(params, "one")), step_by_step=True)
     place.sources.append(source)
     assert len(place.batch(source, 7)) == 7
+
+
+def test_a_partition_that_comes_back_while_its_offsets_are_held_up_is_not_read_from_its_beginning(
+    rig: Callable[..., Rig],
+) -> None:
+    place = rig()
+    put(place.servers, place.flows, {0: 10})
+    commit(place, {0: 5})
+    elsewhere = Consumer({"bootstrap.servers": place.servers, "group.id": place.flows})
+    sleeper = place.producer()()
+    sleeper.init_transactions(30)
+    sleeper.begin_transaction()
+    sleeper.send_offsets_to_transaction([TopicPartition(place.flows, 0, 7)], elsewhere.consumer_group_metadata(), 30)
+    timer = threading.Timer(2.0, sleeper.abort_transaction, (30,))
+    timer.start()
+    source = place.source(rejoin=True)
+    assert [each.offset for each in place.batch(source, 5).records] == [5, 6, 7, 8, 9]
+    timer.join()
+    elsewhere.close()
+
+
+def test_records_that_were_deleted_before_they_were_read_are_told(rig: Callable[..., Rig], logs: Logs) -> None:
+    place = rig()
+    put(place.servers, place.flows, {0: 10})
+    commit(place, {0: 2})
+    admin = AdminClient({"bootstrap.servers": place.servers})
+    for deleted in admin.delete_records([TopicPartition(place.flows, 0, 6)]).values():
+        deleted.result(30)
+    assert [each.offset for each in place.batch(place.source(), 4).records] == [6, 7, 8, 9]
+    [told] = logs.of("records were deleted before they were read")
+    assert (told["first"], told["next"], told["count"]) == (f"{place.flows}-0-2", 6, 4)
+    assert place.metrics.registry.get_sample_value("flowsentry_expired_total") == 4
+
+
+def test_a_partition_that_ends_before_what_is_committed_is_read_from_its_beginning_but_not_at_once(
+    rig: Callable[..., Rig], logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.offsets._MADE_ANEW_AFTER_S", 2.0)
+    place = rig()
+    put(place.servers, place.flows, {0: 4})
+    commit(place, {0: 50})
+    began = time.monotonic()
+    assert [each.offset for each in place.batch(place.source(), 4).records] == [0, 1, 2, 3]
+    assert time.monotonic() - began > 2
+    [told] = logs.of("partition was made anew, and is read from its beginning")
+    assert (told["committed"], told["end"]) == (f"{place.flows}-0-50", 4)
+
+
+@pytest.mark.parametrize(
+    ("kafka", "start", "step_by_step"),
+    [
+        ({}, OFFSET_BEGINNING, False),
+        ({"auto.offset.reset": "latest", "partition.assignment.strategy": "cooperative-sticky"}, OFFSET_END, True),
+        ({"auto.offset.reset": "earliest", "group.protocol": "consumer"}, OFFSET_BEGINNING, True),
+    ],
+)
+def test_where_to_begin_and_how_partitions_are_shared_can_be_chosen(
+    rig: Callable[..., Rig], kafka: dict[str, str], start: int, step_by_step: bool
+) -> None:
+    params = rig().params.model_copy(update={"kafka": kafka})
+    assert (start_offset(params), shares_step_by_step(params)) == (start, step_by_step)
+    assert consumer_properties(params, "one")["auto.offset.reset"] == "error"
