@@ -48,6 +48,8 @@ class Offsets:
         """What the group has committed, once no transaction is open that might change it; negative: nothing."""
         asked = [TopicPartition(place.topic, place.partition) for place in places]
         found: list[TopicPartition] = []
+        if not asked:
+            return found
 
         def ask() -> None:
             found[:] = self._consumer.committed(asked, timeout=_TIMEOUT_S)
