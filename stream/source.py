@@ -93,6 +93,7 @@ class Source:
         self._started_at: dict[int, int] = {}  # the committed offset of partitions that nothing was read from yet
         self._may_rejoin = rejoin
         self._rejoin = False  # at the next poll
+        self._closing = False
         self._subscribe()
 
     def poll(self) -> Batch:
@@ -104,9 +105,7 @@ class Source:
                 broker that is away or a topic that was deleted.
         """
         if self._rejoin:
-            self._rejoin = False
-            self.consumer.unsubscribe()
-            self._subscribe()
+            self._join_once_more()
         if self._displaced:
             self._put_back()
         if self._met or self._undecodable:
@@ -159,10 +158,19 @@ class Source:
     def close(self) -> None:
         """Stop reading. The group keeps a named member's partitions for it until the session is over."""
         self.drain = None
+        self._closing = True
         self.consumer.close()
 
     def _subscribe(self) -> None:
         self.consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def _join_once_more(self) -> None:
+        try:
+            self.consumer.unsubscribe()
+            self._subscribe()
+            self._rejoin = False
+        except KafkaException as error:  # if it is fatal, `consume` tells why
+            log.warning("cannot join once more yet", error=error_text(error))
 
     def _put_back(self) -> None:
         """Go on in partitions that have lost their place. Nothing is in hand: what is committed is where to."""
@@ -279,6 +287,8 @@ class Source:
         self._status.broker_seen()
         for place in partitions:
             self._started_at.pop(place.partition, None)
+        if self._closing:
+            return
         try:
             begin_at = self._offsets.to_begin_at(partitions)
             if self._step_by_step:

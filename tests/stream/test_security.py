@@ -166,7 +166,7 @@ def test_each_right_that_is_missing_is_named(
     }[user]
     with kafka.granted(names.grants(*PASSWORDS, but=grant)):
         status, written = ended(words, kafka.scram(user))
-    assert status == 2
+    assert status == 2, written
     told = names(name) + ("box-0" if resource == "transactional-id" else "")
     assert written[written.index("error: ") :].splitlines()[:2] == [
         f"error: Kafka denies User:{user}: {operation} on {resource} {told!r}. An administrator can grant it:",
@@ -470,7 +470,7 @@ def test_a_secret_is_never_shown(
     properties = MISTAKES[mistake](kafka, PASSWORDS["detector"])
     for words in (replay_words(servers, names, rows), alerts_words(servers, names)):
         status, written = ended(words, properties)
-        assert status == 2
+        assert status == 2, written
         assert "error: " in written
         assert not told_secrets(written)
 
