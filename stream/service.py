@@ -107,18 +107,21 @@ class Service:
         try:
             self.process(batch)
         except RetryBatch as error:
-            self._metrics.retries.inc()
-            self._status.trouble()
-            self._give_up_if_too_long(batch, error)
-            self._note_too_large(error)
-            log.warning("batch is done again", records=len(batch), why=str(error))
-            time.sleep(error.after_s)
-            self._sink.settle()
-            self._source.rewind(batch, maybe_committed=error.maybe_committed)
+            retry = error.with_traceback(None)  # whose frames would keep a producer that has been given up
+        else:
+            self._failing_since = None
+            if self._succession is not None:
+                self._judge = self._succession.successor(self._judge, batch)
             return
-        self._failing_since = None
-        if self._succession is not None:
-            self._judge = self._succession.successor(self._judge, batch)
+        # Not in the `except`, see `TransactionalSink.publish`.
+        self._metrics.retries.inc()
+        self._status.trouble()
+        self._give_up_if_too_long(batch, retry)
+        self._note_too_large(retry)
+        log.warning("batch is done again", records=len(batch), why=str(retry))
+        time.sleep(retry.after_s)
+        self._sink.settle()
+        self._source.rewind(batch, maybe_committed=retry.maybe_committed)
 
     def _drain(self, batch: Batch) -> None:
         self.process(batch, _DRAIN_WITHIN_S)

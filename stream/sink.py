@@ -135,23 +135,25 @@ class TransactionalSink:
             metadata = self._consumer.consumer_group_metadata()
             _bounded(partial(producer.send_offsets_to_transaction, next_offsets, metadata, _TIMEOUT_S))
             committing = True
-            self._insist("commit", producer.commit_transaction, deadline)
+            return self._insist("commit", producer.commit_transaction, deadline)
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
-            log.warning("transaction failed", error=(refusals.first or error).str())
-            after_s = _AFTER_FENCED_S if error.code() in _FENCED else _RETRY_AFTER_S
-            if error.fatal() or error.code() in _FENCED or not self._abort(producer, deadline):
-                self._discard(producer)
-            raise_if_final(refusals.denied or error, self._denied)
-            raise RetryBatch(
-                (refusals.first or error).str(),
-                maybe_committed=committing,
-                too_large=refusals.too_large,
-                after_s=after_s,
-            ) from exception
         except Stopped:
             self._discard(producer)
             raise
+        # Not in the `except`: a call of the client that fails there keeps the exception for good, and with its traceback
+        # the producer, its threads and connections (confluent-kafka 2.16).
+        log.warning("transaction failed", error=(refusals.first or error).str())
+        after_s = _AFTER_FENCED_S if error.code() in _FENCED else _RETRY_AFTER_S
+        if error.fatal() or error.code() in _FENCED or not self._abort(producer, deadline):
+            self._discard(producer)
+        raise_if_final(refusals.denied or error, self._denied)
+        raise RetryBatch(
+            (refusals.first or error).str(),
+            maybe_committed=committing,
+            too_large=refusals.too_large,
+            after_s=after_s,
+        )
 
     def settle(self) -> None:
         self._producer = self._producer or self._start()
@@ -271,7 +273,7 @@ def _bounded(call: Callable[[], None]) -> None:
         try:
             call()
         except BaseException as error:
-            failures.append(error.with_traceback(None))
+            failures.append(error)
 
     thread = threading.Thread(target=run, name="bounded", daemon=True)
     thread.start()
@@ -279,12 +281,7 @@ def _bounded(call: Callable[[], None]) -> None:
     if thread.is_alive():
         raise Hung("Kafka's client library does not come back from sending offsets to a transaction")
     if failures:
-        # The client library keeps a reference to the error that it raised; with a traceback, that would keep the
-        # producer alive by way of its frames, and so its threads and connections.
-        error = failures.pop()
-        if isinstance(error, KafkaException):
-            raise KafkaException(*error.args)
-        raise error
+        raise failures.pop()  # held by no name: with this frame in its traceback it would keep the producer alive
 
 
 def _is_over(deadline: float | None) -> bool:

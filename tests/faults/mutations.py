@@ -64,9 +64,9 @@ MUTATIONS = (
         _KILLED,
         (
             "stream/sink.py",
-            '            self._insist("commit", producer.commit_transaction, deadline)\n',
+            '            return self._insist("commit", producer.commit_transaction, deadline)\n',
             '            self._insist("commit", producer.commit_transaction, deadline)\n'
-            "            self._consumer.commit(offsets=next_offsets, asynchronous=False)\n",
+            "            return self._consumer.commit(offsets=next_offsets, asynchronous=False)\n",
         ),
         (
             "stream/sink.py",
@@ -94,7 +94,7 @@ MUTATIONS = (
         _DONE_AGAIN,
         (
             "stream/service.py",
-            "            self._source.rewind(batch, maybe_committed=error.maybe_committed)\n",
+            "        self._source.rewind(batch, maybe_committed=retry.maybe_committed)\n",
             "",
         ),
     ),
