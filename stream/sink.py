@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from schemas.errors import FencedError, FlowsentryError
+from schemas.errors import FlowsentryError
 from stream.access import is_denial
 
 __all__ = [
@@ -21,7 +21,8 @@ __all__ = [
     "Sink",
     "Stopped",
     "TransactionalSink",
-    "raise_if_final",
+    "is_fenced",
+    "raise_if_denied",
 ]
 
 log = structlog.get_logger()
@@ -143,17 +144,14 @@ class TransactionalSink:
             raise
         # Not in the `except`: a call of the client that fails there keeps the exception for good, and with its traceback
         # the producer, its threads and connections (confluent-kafka 2.16).
-        log.warning("transaction failed", error=(refusals.first or error).str())
-        after_s = _AFTER_FENCED_S if error.code() in _FENCED else _RETRY_AFTER_S
+        why = (refusals.first or error).str()
+        log.warning("transaction failed", error=why)
+        # A member that slept for too long and joins again has itself fenced what it began before: not final either.
+        after_s = _AFTER_FENCED_S if error.code() in _FENCED or is_fenced(error) else _RETRY_AFTER_S
         if error.fatal() or error.code() in _FENCED or not self._abort(producer, deadline):
             self._discard(producer)
-        raise_if_final(refusals.denied or error, self._denied)
-        raise RetryBatch(
-            (refusals.first or error).str(),
-            maybe_committed=committing,
-            too_large=refusals.too_large,
-            after_s=after_s,
-        )
+        raise_if_denied(refusals.denied or error, self._denied)
+        raise RetryBatch(why, maybe_committed=committing, too_large=refusals.too_large, after_s=after_s)
 
     def settle(self) -> None:
         self._producer = self._producer or self._start()
@@ -168,7 +166,7 @@ class TransactionalSink:
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
                 self._discard(producer)
-                raise_if_final(error, self._denied)
+                raise_if_denied(error, self._denied)
                 if _is_over(deadline):
                     raise RetryBatch(error.str(), maybe_committed=True) from exception
                 log.warning("producer cannot start yet", error=error.str())
@@ -227,14 +225,16 @@ class AtLeastOnceSink:
                     break
             if unconfirmed or refusals.first:
                 self._producer.purge()
-                raise_if_final(refusals.denied, self._denied)
+                raise_if_denied(refusals.denied, self._denied)
                 why = refusals.first.str() if refusals.first else f"{unconfirmed} messages not confirmed in time"
                 raise RetryBatch(why, too_large=refusals.too_large)
             self._consumer.commit(offsets=next_offsets, asynchronous=False)
         except KafkaException as exception:
             # Not taken into the queue, or the partitions are another's by now: what was confirmed comes once more.
             error: KafkaError = exception.args[0]
-            raise_if_final(error, self._denied)
+            raise_if_denied(error, self._denied)
+            if is_fenced(error):
+                raise RetryBatch(error.str(), after_s=_AFTER_FENCED_S) from exception
             if error.fatal():
                 raise FlowsentryError(f"the producer cannot go on: {error.str()}") from exception
             raise RetryBatch(error.str(), too_large=refusals.too_large) from exception
@@ -288,22 +288,18 @@ def _is_over(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline
 
 
-def raise_if_final(error: KafkaError | None, denied: Denied) -> None:
+def is_fenced(error: KafkaError) -> bool:
+    """Whether the group has another member under this one's name; also where the consumer wraps it in words of its own."""
+    return error.code() == KafkaError.FENCED_INSTANCE_ID or _FENCED_MEMBER in error.str()
+
+
+def raise_if_denied(error: KafkaError | None, denied: Denied) -> None:
     """Raise what trying again cannot mend.
 
     Raises:
-        FencedError: another member of the group has this one's name.
         FlowsentryError: not authorised.
     """
-    if error is None:
-        return
-    # The consumer wraps it in an error of its own, of which only the text says what it was.
-    if error.code() == KafkaError.FENCED_INSTANCE_ID or _FENCED_MEMBER in error.str():
-        raise FencedError(
-            f"fenced: another worker of the group has this one's name ({error.str()}). "
-            "Give each instance its own stream.instance"
-        )
-    if is_denial(error):
+    if error is not None and is_denial(error):
         raise denied(error)
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from schemas.errors import FlowsentryError
+from schemas.errors import FencedError, FlowsentryError
 from stream.batch import Batch, FlowRecord, record_of
 from stream.batch_limit import BatchLimit
 from stream.connection import error_text
 from stream.metrics import Metrics
 from stream.offsets import LOST_ITS_PLACE, Offsets
-from stream.sink import Denied, RetryBatch, raise_if_final
+from stream.sink import Denied, RetryBatch, is_fenced, raise_if_denied
 from stream.status import Status
 from stream.undecodable import UNDECODABLE, end_of_batch
 
@@ -257,7 +257,12 @@ class Source:
         error = message.error()
         if error is None:
             return False
-        raise_if_final(error, self._denied)
+        if is_fenced(error):
+            raise FencedError(
+                f"fenced: another worker of the group has this one's name ({error.str()}). "
+                "Give each instance its own stream.instance"
+            )
+        raise_if_denied(error, self._denied)
         if error.code() in UNDECODABLE and (message.offset() or -1) >= 0:
             self._met.setdefault(message.partition() or 0, message)
             return True

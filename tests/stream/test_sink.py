@@ -12,7 +12,6 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from schemas.errors import FencedError
 from stream.clients import TRANSACTION_TIMEOUT_MS
 from stream.sink import AtLeastOnceSink, Outgoing, RetryBatch, Stopped, TransactionalSink
 from stream.source import Source
@@ -329,11 +328,27 @@ def test_at_least_once_does_a_batch_again_whose_offsets_could_not_be_committed(p
     assert done(place) == 3
 
 
-def test_at_least_once_ends_when_the_consumer_cannot_go_on(place: Rig, source: Source) -> None:
-    fatal = KafkaError(KafkaError.FENCED_INSTANCE_ID, "someone has my name", fatal=True)
-    consumer = cast(Consumer, LosesItsPlace(source.consumer, fatal))
-    with pytest.raises(FencedError, match="someone has my name"):
+FENCED_MEMBER = KafkaError(KafkaError.FENCED_INSTANCE_ID, "someone has my name", fatal=True)
+
+
+def test_at_least_once_leaves_it_to_the_consumer_to_say_that_it_is_fenced(place: Rig, source: Source) -> None:
+    consumer = cast(Consumer, LosesItsPlace(source.consumer, FENCED_MEMBER))
+    with pytest.raises(RetryBatch, match="someone has my name") as raised:
         at_least_once(place, consumer).publish([outgoing(place.alerts)], offsets(place))
+    assert raised.value.after_s > 1, "no time for the consumer to hear of it"
+
+
+def test_exactly_once_leaves_it_to_the_consumer_to_say_that_it_is_fenced(place: Rig, source: Source) -> None:
+    # It may have fenced itself: slept in mid-transaction, and joined again meanwhile.
+    class Fenced(Producer):
+        def send_offsets_to_transaction(self, *_: Any) -> None:
+            raise KafkaException(KafkaError(KafkaError.FENCED_INSTANCE_ID, "someone has my name"))
+
+    sink = TransactionalSink(place.producer(Fenced), source.consumer, denied=denied)
+    with pytest.raises(RetryBatch, match="someone has my name") as raised:
+        sink.publish([outgoing(place.alerts)], offsets(place))
+    assert raised.value.after_s > 1, "no time for the consumer to hear of it"
+    assert not raised.value.maybe_committed
 
 
 @pytest.mark.parametrize("guarantee", ["exactly-once", "at-least-once"])
