@@ -29,7 +29,9 @@ log = structlog.get_logger()
 
 _TIMEOUT_S = 5.0  # of one call; the loop says that it is alive in between
 _CONFIRM_S = 30.0
+_PATIENCE_S = 10.0
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
+_LOST = (*_FENCED, KafkaError._TIMED_OUT)
 # Longer than a consumer takes to notice that another has its name: if that is why, it is the one to say so.
 _AFTER_FENCED_S = 3.0
 _RETRY_AFTER_S = 0.2
@@ -125,8 +127,8 @@ class TransactionalSink:
     def publish(
         self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition], *, within_s: float | None = None
     ) -> None:
-        deadline = None if within_s is None else time.monotonic() + within_s
-        producer = self._producer = self._producer or self._start(deadline)
+        until = None if within_s is None else time.monotonic() + within_s
+        producer = self._producer = self._producer or self._start(until)
         refusals = _Refusals()
         committing = False
         try:
@@ -136,7 +138,7 @@ class TransactionalSink:
             metadata = self._consumer.consumer_group_metadata()
             _bounded(partial(producer.send_offsets_to_transaction, next_offsets, metadata, _TIMEOUT_S))
             committing = True
-            return self._insist("commit", producer.commit_transaction, deadline)
+            return self._insist("commit", producer.commit_transaction, until)
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
         except Stopped:
@@ -148,7 +150,7 @@ class TransactionalSink:
         log.warning("transaction failed", error=why)
         # A member that slept for too long and joins again has itself fenced what it began before: not final either.
         after_s = _AFTER_FENCED_S if error.code() in _FENCED or is_fenced(error) else _RETRY_AFTER_S
-        if error.fatal() or error.code() in _FENCED or not self._abort(producer, deadline):
+        if error.fatal() or error.code() in _LOST or not self._abort(producer, until):
             self._discard(producer)
         raise_if_denied(refusals.denied or error, self._denied)
         raise RetryBatch(why, maybe_committed=committing, too_large=refusals.too_large, after_s=after_s)
@@ -156,32 +158,33 @@ class TransactionalSink:
     def settle(self) -> None:
         self._producer = self._producer or self._start()
 
-    def _start(self, deadline: float | None = None) -> Producer:
+    def _start(self, until: float | None = None) -> Producer:
         while True:
             producer = self._make()
             try:
                 # Fences and aborts what an earlier holder of this transactional.id left open.
-                self._insist("start", producer.init_transactions, deadline)
+                self._insist("start", producer.init_transactions, until)
                 return producer
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
                 self._discard(producer)
                 raise_if_denied(error, self._denied)
-                if _is_over(deadline):
+                if until is not None and time.monotonic() >= until:
                     raise RetryBatch(error.str(), maybe_committed=True) from exception
                 log.warning("producer cannot start yet", error=error.str())
                 time.sleep(_RETRY_AFTER_S)
 
-    def _abort(self, producer: Producer, deadline: float | None) -> bool:
+    def _abort(self, producer: Producer, until: float | None) -> bool:
         try:
-            self._insist("abort", producer.abort_transaction, deadline)
+            self._insist("abort", producer.abort_transaction, until)
         except KafkaException as exception:
             log.warning("abort failed", error=exception.args[0].str())
             return False
         return True
 
-    def _insist(self, what: str, finish: Callable[[float], None], deadline: float | None) -> None:
-        """Have a step of the transaction done, however long Kafka is away, or until the deadline."""
+    def _insist(self, what: str, finish: Callable[[float], None], until: float | None) -> None:
+        """Have a step of the transaction done, as long as the producer deserves patience, or until then."""
+        give_up_at = min(time.monotonic() + _PATIENCE_S, until or float("inf"))
         while True:
             self._waiting()
             try:
@@ -189,7 +192,7 @@ class TransactionalSink:
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
                 # A step that contradicts one under way is no more possible later.
-                if not error.retriable() or error.code() == KafkaError._CONFLICT or _is_over(deadline):
+                if not error.retriable() or error.code() == KafkaError._CONFLICT or time.monotonic() >= give_up_at:
                     raise
                 log.warning(f"{what} is retried", error=error.str())
 
@@ -201,12 +204,21 @@ class TransactionalSink:
 
 
 class AtLeastOnceSink:
-    """At least once: messages are confirmed, then offsets committed; a crash in between repeats the batch's alerts."""
+    """At least once: messages are confirmed, then offsets committed; a crash in between repeats the batch's alerts.
+
+    `producer` makes a producer; another one is made when the first does not have its messages confirmed.
+    """
 
     def __init__(
-        self, producer: Producer, consumer: Consumer, *, denied: Denied, waiting: Callable[[], None] = lambda: None
+        self,
+        producer: Callable[[], Producer],
+        consumer: Consumer,
+        *,
+        denied: Denied,
+        waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        self._producer = producer
+        self._make = producer
+        self._producer = producer()
         self._consumer = consumer
         self._denied = denied
         self._waiting = waiting
@@ -225,6 +237,7 @@ class AtLeastOnceSink:
                     break
             if unconfirmed or refusals.first:
                 self._producer.purge()
+                self._producer = self._make()
                 raise_if_denied(refusals.denied, self._denied)
                 why = refusals.first.str() if refusals.first else f"{unconfirmed} messages not confirmed in time"
                 raise RetryBatch(why, too_large=refusals.too_large)
@@ -282,10 +295,6 @@ def _bounded(call: Callable[[], None]) -> None:
         raise Hung("Kafka's client library does not come back from sending offsets to a transaction")
     if failures:
         raise failures.pop()  # held by no name: with this frame in its traceback it would keep the producer alive
-
-
-def _is_over(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
 
 
 def is_fenced(error: KafkaError) -> bool:

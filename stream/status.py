@@ -18,6 +18,8 @@ class Status:
         self._beat_at = clock()
         self._broker_seen_at: float | None = None
         self._trouble_at: float | None = None
+        self.brokers_forgotten = False
+        """The consumer cannot find a broker any more."""
         self.partitions = 0
         self.bundle = ""
 

@@ -35,7 +35,7 @@ from stream.record import Limits
 from stream.reload import Reloader
 from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
-from stream.source import Source, brokers_are_up
+from stream.source import Source, brokers_are_forgotten, brokers_are_up
 from stream.status import BROKER_SEEN_WITHIN_S, Status
 from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics
 
@@ -88,9 +88,12 @@ def serve(
     taken_over(manifest)
     port = _serve_http(metrics, status, stream.metrics_host, stream.metrics_port + index if stream.metrics_port else 0)
 
+    def ends() -> bool:
+        return stopping() or status.brokers_forgotten
+
     def waiting() -> None:
         status.beat()
-        if stopping():
+        if ends():
             raise Stopped
 
     name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
@@ -159,16 +162,18 @@ def serve(
         )
         if stream.reload:
             reloader.start()
-        service.run(stopping)
+        service.run(ends)
     except FencedError as error:
         if not status.troubled:
             raise
         # A member whose joining Kafka has done but not answered, because it went away, is fenced by itself.
-        raise Outage(f"{error}, if it was not itself while Kafka was away") from error
+        raise Outage(f"Kafka was away: {error}, if it was not itself") from error
     except Stopped:
         log.warning("stopped before it could begin")
     finally:
         source.close()
+    if status.brokers_forgotten and not stopping():
+        raise Outage("Kafka was away: it had no brokers any more, and the client library forgot those it knew")
     log.info("stopped", name=name)
 
 
@@ -176,6 +181,7 @@ def _consumer(params: Params, name: str, status: Status) -> Consumer:
     def on_statistics(statistics: str) -> None:
         if brokers_are_up(statistics, BROKER_SEEN_WITHIN_S):
             status.broker_seen()
+        status.brokers_forgotten |= brokers_are_forgotten(statistics)
 
     def on_error(error: KafkaError) -> None:
         if error.code() != KafkaError._FATAL:  # which is told as a message too
@@ -201,7 +207,7 @@ def _sink(
     try:
         if exactly_once:
             return TransactionalSink(producer, consumer, denied=denied, waiting=waiting)
-        return AtLeastOnceSink(producer(), consumer, denied=denied, waiting=waiting)
+        return AtLeastOnceSink(producer, consumer, denied=denied, waiting=waiting)
     except KafkaException as error:
         raise FlowsentryError(f"kafka: {error_text(error)}") from None
 

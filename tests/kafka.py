@@ -48,12 +48,13 @@ def read_all(servers: str, topic: str) -> list[Message]:
     return list(each_message(servers, topic))
 
 
-def each_message(servers: str, topic: str) -> Iterator[Message]:
-    """As `read_all`, for topics that do not fit into memory."""
+def each_message(servers: str, topic: str, since: Mapping[int, int] | None = None) -> Iterator[Message]:
+    """As `read_all`, for topics that do not fit into memory; `since` gives the first offset by partition, else 0."""
     consumer = _reader(servers, f"{topic}-reader")
     try:
         places = [
-            TopicPartition(topic, number, 0) for number in consumer.list_topics(topic, 10).topics[topic].partitions
+            TopicPartition(topic, number, (since or {}).get(number, 0))
+            for number in consumer.list_topics(topic, 10).topics[topic].partitions
         ]
         consumer.assign(places)
         ended, deadline = 0, time.monotonic() + PATIENCE_S

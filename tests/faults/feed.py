@@ -4,16 +4,31 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from stream.batch import headers_of
+from stream.source import brokers_are_forgotten
 from tests.faults.given import MALFORMED, Given
 from tests.faults.kafka import PROMPT
+from tests.kafka import each_message
 
 __all__ = ["Feed"]
 
 _TICK_S = 0.01
 _PATIENCE_S = 120.0
+
+
+_Told = Callable[[KafkaError | None, Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    value: bytes | None
+    chosen: int
+    partition: int
+    told: _Told
 
 
 class Feed(threading.Thread):
@@ -46,25 +61,17 @@ class Feed(threading.Thread):
         self.confirmed = 0
         self.refused: list[str] = []
         self.partitions = partitions
-        self._topic, self._given, self._bad_share = topic, given, bad_share
+        self._servers, self._topic, self._given, self._bad_share = servers, topic, given, bad_share
         self._waiting, self.most_waiting = waiting, most_waiting
         self._good = [number for number, each in enumerate(given) if each.reason is None]
         self._bad = [number for number, each in enumerate(given) if each.reason in MALFORMED]
         self._random = random.Random(seed)
         self._finished = threading.Event()
         self._sending = threading.Lock()  # serial numbers have no gaps
-        self._producer = Producer(
-            {
-                "bootstrap.servers": servers,
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": 5,
-                "compression.type": "lz4",
-                "message.timeout.ms": 0,
-                "queue.buffering.max.messages": 1_000_000,
-                **PROMPT,
-            }
-        )
+        self._unconfirmed: dict[int, _Sent] = {}
+        self._next: dict[int, int] = {}  # by partition: the offset after the last that is confirmed
+        self._forgotten = False
+        self._producer = self._new_producer()
 
     def run(self) -> None:
         due, at_s = 0.0, time.monotonic()
@@ -73,6 +80,7 @@ class Feed(threading.Thread):
             if self.most_waiting is None or self._waiting(self.alerts_due) < self.most_waiting:
                 due += self.rate * (now_s - at_s)
             at_s = now_s
+            self._renew()
             self.give(int(due))
             due -= int(due)
 
@@ -80,8 +88,7 @@ class Feed(threading.Thread):
         """Produce so many records now."""
         for _ in range(count):
             chosen = self._random.choice(self._bad if self._random.random() < self._bad_share else self._good)
-            with self._sending:
-                self._send(self._given[chosen].value, chosen, self._random.randrange(self.partitions), self._told)
+            self._give(chosen, self._random.randrange(self.partitions), lambda error, message: None)
             self._producer.poll(0)
         self._producer.poll(0)
 
@@ -89,16 +96,12 @@ class Feed(threading.Thread):
         """Produce one record, by its number among those given, and wait for it; its offset."""
         offsets: list[int] = []
 
-        def told(error: KafkaError | None, message: Message) -> None:
-            self._told(error, message)
-            offsets.append(message.offset() or 0)
-
-        with self._sending:
-            self._send(self._given[chosen].value, chosen, partition, told)
+        self._give(chosen, partition, lambda error, message: offsets.append(message.offset() or 0))
         deadline = time.monotonic() + _PATIENCE_S
         while not offsets:
             assert time.monotonic() < deadline, "a record of the feed was not confirmed"
             self._producer.poll(0.05)
+            self._renew()
         return offsets[0]
 
     def use(self, partitions: int) -> None:
@@ -116,35 +119,81 @@ class Feed(threading.Thread):
         self._finished.set()
         if self.is_alive():
             self.join(_PATIENCE_S)
-        left = self._producer.flush(_PATIENCE_S)
-        assert left == 0, f"{left} records of the feed were not confirmed in {_PATIENCE_S:.0f} s"
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._producer.flush(1.0):
+            self._renew()
+            left = f"{len(self._unconfirmed)} records of the feed were not confirmed in {_PATIENCE_S:.0f} s"
+            assert time.monotonic() < deadline, left
 
-    def _send(
-        self, value: bytes | None, chosen: int, partition: int, told: Callable[[KafkaError | None, Message], None]
-    ) -> None:
-        headers: list[tuple[str, str | bytes | None]] = [("serial", b"%d" % self.sent), ("given", b"%d" % chosen)]
+    def _new_producer(self) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self._servers,
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                "message.timeout.ms": 0,
+                "queue.buffering.max.messages": 1_000_000,
+                "statistics.interval.ms": 1_000,
+                "stats_cb": self._heard,
+                **PROMPT,
+            }
+        )
+
+    def _heard(self, statistics: str) -> None:
+        self._forgotten = brokers_are_forgotten(statistics)
+
+    def _renew(self) -> None:
+        """Go on with a new producer when the present one has forgotten its brokers: send again what is not on the topic."""
+        with self._sending:
+            if not self._forgotten:
+                return
+            try:
+                arrived = {_serial(it): it for it in each_message(self._servers, self._topic, self._next)}
+            except KafkaException:  # the broker is away
+                return
+            self._forgotten, self._producer = False, self._new_producer()
+            for serial, sent in list(self._unconfirmed.items()):
+                if serial in arrived:
+                    self._told(serial, None, arrived[serial])
+                else:
+                    self._produce(serial, sent)
+
+    def _give(self, chosen: int, partition: int, told: _Told) -> None:
+        with self._sending:
+            sent = self._unconfirmed[self.sent] = _Sent(self._given[chosen].value, chosen, partition, told)
+            self._produce(self.sent, sent)
+            self.sent += 1
+            self.alerts_due += self._given[chosen].alert
+
+    def _produce(self, serial: int, sent: _Sent) -> None:
         while True:
             try:
                 self._producer.produce(
                     self._topic,
-                    value,
-                    b"key-%d" % self.sent,
-                    partition=partition,
-                    headers=headers,
-                    on_delivery=told,
+                    sent.value,
+                    b"key-%d" % serial,
+                    partition=sent.partition,
+                    headers=[("serial", b"%d" % serial), ("given", b"%d" % sent.chosen)],
+                    on_delivery=lambda error, message: self._told(serial, error, message),
                 )
-                break
+                return
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:  # a new partition that this client has not heard of yet
                 if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
                     raise
                 self._producer.poll(0.1)
-        self.sent += 1
-        self.alerts_due += self._given[chosen].alert
 
-    def _told(self, error: KafkaError | None, _: Message) -> None:
+    def _told(self, serial: int, error: KafkaError | None, message: Message) -> None:
+        self._unconfirmed.pop(serial).told(error, message)
         if error is None:
             self.confirmed += 1
+            self._next[message.partition() or 0] = (message.offset() or 0) + 1
         else:
             self.refused.append(error.str())
+
+
+def _serial(message: Message) -> int:
+    return int(dict(headers_of(message))["serial"] or -1)

@@ -109,6 +109,7 @@ class Harness:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.kafka.proxy.resume()
         self.kafka.proxy.accept()
+        self.kafka.proxy.name_brokers()
         self.watch.finish()
         for instance in [*self.instances, *self._gone]:
             instance.end()
@@ -315,6 +316,13 @@ class Harness:
         self.kafka.proxy.refuse()
         self.pause(fault.lasts_s)
         self.kafka.proxy.accept()
+        self._from_now(caused)
+
+    def _name_no_broker(self, fault: Fault, caused: Caused) -> None:
+        self.kafka.proxy.name_no_broker()
+        self.kafka.proxy.cut()  # whoever comes back asks
+        self.pause(fault.lasts_s)
+        self.kafka.proxy.name_brokers()
         self._from_now(caused)
 
     # The end

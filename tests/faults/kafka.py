@@ -12,7 +12,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from stream.broker import LocalBroker, _free_port
 from stream.topics import partitions_of
-from tests.faults.proxy import Proxy
+from tests.faults.kafka_proxy import KafkaProxy
 
 __all__ = ["PROMPT", "FaultyKafka"]
 
@@ -41,7 +41,7 @@ class FaultyKafka:
         direct, behind, port, controller = (_free_port() for _ in range(4))
         self.direct = f"127.0.0.1:{direct}"
         self.proxied = f"127.0.0.1:{port}"
-        self.proxy = Proxy(port, behind)
+        self.proxy = KafkaProxy(port, behind)
         self._broker = LocalBroker(
             port=direct,
             data_dir=folder,
@@ -92,6 +92,7 @@ class FaultyKafka:
         """Take back every fault that may be left."""
         self.proxy.resume()
         self.proxy.accept()
+        self.proxy.name_brokers()
         if not self.is_alive:
             self.start()
 

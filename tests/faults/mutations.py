@@ -87,7 +87,7 @@ MUTATIONS = (
     _mutation(
         "a transaction that failed is not aborted",
         _DONE_AGAIN,
-        ("stream/sink.py", "or not self._abort(producer, deadline):", "or False:"),
+        ("stream/sink.py", "or not self._abort(producer, until):", "or False:"),
     ),
     _mutation(
         "a batch that was not published is not read again",

@@ -112,8 +112,8 @@ class Proxy:
         self._open.add(far_writer)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._forward(reader, far_writer))
-                both.create_task(self._forward(far_reader, writer))
+                both.create_task(self._forward(reader, far_writer, back=writer))
+                both.create_task(self._forward(far_reader, writer, back=None))
         except* OSError:
             pass  # an end is gone, or was cut
         finally:
@@ -125,14 +125,24 @@ class Proxy:
             self._open.discard(writer)
             writer.transport.abort()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One direction, until an end closes: then the whole connection ends, by an `OSError`."""
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: asyncio.StreamWriter | None
+    ) -> None:
+        """One direction, until an end closes: then the whole connection ends, by an `OSError`.
+
+        `back` is where an answer to what is read would go; None in the direction of answers.
+        """
         ahead: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_CHUNKS_AHEAD)
         async with asyncio.TaskGroup() as both:
-            both.create_task(self._read(reader, ahead))
+            both.create_task(self._read(reader, ahead, back))
             both.create_task(self._write(writer, ahead))
 
-    async def _read(self, reader: asyncio.StreamReader, ahead: asyncio.Queue[tuple[float, bytes]]) -> None:
+    async def _read(
+        self,
+        reader: asyncio.StreamReader,
+        ahead: asyncio.Queue[tuple[float, bytes]],
+        back: asyncio.StreamWriter | None,
+    ) -> None:
         while chunk := await reader.read(_CHUNK_BYTES):
             await ahead.put((self._loop.time() + self._delay_s, chunk))
         await ahead.put((self._loop.time(), b""))

@@ -163,12 +163,12 @@ class Running:
     def unexplained(self) -> list[Ended]:
         """What ended by itself, but for workers of which the service says why and that it starts them again.
 
-        In an outage of Kafka a member of the group can be fenced by itself, and the client library can hang.
+        In an outage of Kafka a member of the group can be fenced by itself, and the client library can hang, or forget
+        where the brokers were.
         """
         lines = [line for line in self.log_lines() if isinstance(line, dict)]
         explained = sum(
-            line["event"] == "worker hangs and is ended" or "if it was not itself" in str(line.get("why"))
-            for line in lines
+            line["event"] == "worker hangs and is ended" or "Kafka was away" in str(line.get("why")) for line in lines
         )
         workers = [end for end in self.by_itself if end.what.startswith("worker")]
         return [end for end in self.by_itself if end not in workers[:explained]]

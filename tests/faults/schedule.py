@@ -23,6 +23,7 @@ KINDS: Mapping[str, int] = {
     "cut network": 3,
     "delay network": 2,
     "refuse connections": 2,
+    "name no broker": 1,
 }
 _MOST_PARTITION_RAISES = 3
 _ON_TOP = 0.2
@@ -36,6 +37,7 @@ _LASTS_S: Mapping[str, tuple[float, float]] = {
     "stall network": (1.0, 15.0),
     "delay network": (2.0, 6.0),
     "refuse connections": (1.0, 6.0),
+    "name no broker": (1.0, 3.0),
 }
 
 

@@ -190,6 +190,19 @@ def test_connections_that_are_cut_and_refused(harness: Callable[..., Harness]) -
     check(run)
 
 
+def test_clients_that_are_told_that_there_are_no_brokers(harness: Callable[..., Harness]) -> None:
+    # So the last broker answers that shuts down; a client that hears it never finds one again.
+    run = harness()
+    for _ in range(ATTEMPTS):
+        run.cause(Fault("name no broker", lasts_s=2.0))
+        run.flowing()
+        told = run.main.log_file.read_text()
+        if "the client library forgot" in told and "producer is given up" in told:
+            break
+    check(run)
+    assert "the client library forgot" in told and "producer is given up" in told
+
+
 def test_a_batch_that_could_not_be_published_is_done_again(harness: Callable[..., Harness]) -> None:
     # Messages time out, and their transaction is aborted, long before the worker would lose its partitions.
     run = harness(options=("--set", "kafka.message.timeout.ms=1000"))

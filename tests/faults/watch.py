@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
+from stream.source import brokers_are_forgotten
 from tests.faults.kafka import PROMPT
 
 __all__ = ["Place", "Watch", "place_of"]
@@ -43,22 +44,36 @@ class Watch(threading.Thread):
         self._arrivals: dict[int, _Arrivals] = defaultdict(_Arrivals)
         self._lock = threading.Lock()
         self._finished = threading.Event()
-        self._consumer = Consumer(
+        self._servers, self._topic = servers, topic
+        self._next = dict.fromkeys(range(partitions), OFFSET_BEGINNING)
+        self._forgotten = False
+
+    def _consumer(self) -> Consumer:
+        consumer = Consumer(
             {
-                "bootstrap.servers": servers,
-                "group.id": f"{topic}-watch",
+                "bootstrap.servers": self._servers,
+                "group.id": f"{self._topic}-watch",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 50,
+                "statistics.interval.ms": 1_000,
+                "stats_cb": self._heard,
                 **PROMPT,
             }
         )
-        self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
+        consumer.assign([TopicPartition(self._topic, number, offset) for number, offset in self._next.items()])
+        return consumer
+
+    def _heard(self, statistics: str) -> None:
+        self._forgotten = brokers_are_forgotten(statistics)
 
     def run(self) -> None:
+        consumer = self._consumer()
         while not self._finished.is_set():
-            messages = self._consumer.consume(1000, 0.05)
+            if self._forgotten:
+                self._forgotten, consumer = False, self._consumer()
+            messages = consumer.consume(1000, 0.05)
             now_s = time.monotonic()
             for message in messages:
                 error = message.error()
@@ -66,6 +81,7 @@ class Watch(threading.Thread):
                     if error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
                         self.failures.append(error.str())
                     continue
+                self._next[message.partition() or 0] = (message.offset() or 0) + 1
                 place = place_of(message.key() or b"--")
                 self.counts[place] = self.counts.get(place, 0) + 1
                 with self._lock:
@@ -75,7 +91,7 @@ class Watch(threading.Thread):
                 if self._last_s is not None and now_s - self._last_s > self.gap_s:
                     self.gap_s, self.gap_until_s = now_s - self._last_s, now_s
                 self._last_s = now_s
-        self._consumer.close()
+        consumer.close()
 
     def first_since(self, monotonic_s: float, wall_s: float) -> dict[int, float]:
         """Per partition of the input: when (s, monotonic) the first alert came that was made after a moment.

@@ -187,7 +187,7 @@ def troubled(place: Rig, **troubles: list[KafkaError]) -> Callable[[], Producer]
     return make
 
 
-def test_ending_a_transaction_is_tried_until_kafka_is_back(place: Rig, source: Source, logs: Logs) -> None:
+def test_ending_a_transaction_is_tried_again(place: Rig, source: Source, logs: Logs) -> None:
     away = [KafkaError(KafkaError._TIMED_OUT, "away", retriable=True) for _ in range(4)]
     abortable = KafkaError(KafkaError._INCONSISTENT, "broken", txn_requires_abort=True)
     sink = TransactionalSink(
@@ -198,6 +198,22 @@ def test_ending_a_transaction_is_tried_until_kafka_is_back(place: Rig, source: S
     assert len(logs.of("commit is retried")) == len(logs.of("abort is retried")) == 2
     sink.publish([outgoing(place.alerts, b"second try")], offsets(place))
     assert values(place.servers, place.alerts) == [b"second try"]
+
+
+@pytest.mark.parametrize("step", ["commit", "abort"])
+def test_a_producer_that_no_broker_answers_is_given_up(
+    place: Rig, source: Source, logs: Logs, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr("stream.sink._PATIENCE_S", 0.0)
+    away = KafkaError(KafkaError._TIMED_OUT, "away", retriable=True)
+    abortable = KafkaError(KafkaError._INCONSISTENT, "broken", txn_requires_abort=True)
+    troubles = {"commit": [away]} if step == "commit" else {"commit": [abortable], "abort": [away]}
+    sink = TransactionalSink(troubled(place, **troubles), source.consumer, denied=denied)
+    with pytest.raises(RetryBatch):
+        sink.publish([outgoing(place.alerts, b"never")], offsets(place))
+    assert logs.of("producer is given up") and not troubles[step]
+    sink.publish([outgoing(place.alerts, b"once")], offsets(place))
+    assert values(place.servers, place.alerts) == [b"once"] and done(place) == 3
 
 
 @pytest.mark.parametrize(
@@ -276,8 +292,14 @@ def test_a_publication_that_is_bounded_in_time_gives_up(place: Rig, source: Sour
 
 
 def at_least_once(place: Rig, consumer: Consumer, **kafka: str | int) -> AtLeastOnceSink:
-    producer = Producer({"bootstrap.servers": place.servers, "enable.idempotence": True, "log_level": 0, **kafka})
-    return AtLeastOnceSink(producer, consumer, denied=denied)
+    """Its first producer is configured by `kafka`."""
+    common: dict[str, str | int | bool] = {
+        "bootstrap.servers": place.servers,
+        "enable.idempotence": True,
+        "log_level": 0,
+    }
+    first = [kafka]
+    return AtLeastOnceSink(lambda: Producer({**common, **(first.pop() if first else {})}), consumer, denied=denied)
 
 
 def test_at_least_once_commits_what_is_confirmed(place: Rig, source: Source) -> None:
@@ -303,6 +325,9 @@ def test_at_least_once_does_not_wait_for_ever(place: Rig, source: Source, monkey
     with pytest.raises(RetryBatch, match="1 messages not confirmed in time"):
         sink.publish([outgoing(place.alerts)], offsets(place))
     assert done(place) < 0
+    monkeypatch.undo()
+    sink.publish([outgoing(place.alerts)], offsets(place))  # that producer would never have found its way
+    assert values(place.servers, place.alerts) == [b"alert"] and done(place) == 3
 
 
 class LosesItsPlace:
