@@ -1,5 +1,6 @@
-"""Why Kafka cannot be reached: what librdkafka last said of it, what it leaves unsaid, and what to do about it."""
+"""Whether Kafka can be reached, and why not: what librdkafka says of it, what it leaves unsaid, and what to do about it."""
 
+import json
 import re
 import socket
 import ssl
@@ -10,7 +11,15 @@ from confluent_kafka import KafkaError, KafkaException
 
 from schemas.errors import FlowsentryError
 
-__all__ = ["Connection", "Properties", "certificate_of", "error_text", "property_of"]
+__all__ = [
+    "Connection",
+    "Properties",
+    "brokers_are_forgotten",
+    "brokers_are_up",
+    "certificate_of",
+    "error_text",
+    "property_of",
+]
 
 Properties = Mapping[str, str | int | float | bool]
 
@@ -154,3 +163,20 @@ def _remedy_of_certificate(found: str) -> str:
     if "mismatch" in found:
         return "stream.bootstrap_servers and the broker's advertised.listeners must give a name that is in it"
     return "kafka.ssl.ca.location must name a file with the CA that signed it"
+
+
+def brokers_are_up(statistics: str, within_s: float) -> bool:
+    """Whether a broker has said something lately, by librdkafka's statistics (JSON, times in µs)."""
+    brokers = json.loads(statistics)["brokers"].values()
+    return any(it["state"] == "UP" and 0 <= it["rxidle"] < within_s * 1e6 for it in brokers)
+
+
+def brokers_are_forgotten(statistics: str) -> bool:
+    """Whether the client has no broker left to ask, by librdkafka's statistics.
+
+    One that is told that the cluster has no brokers, as the last one says that shuts down, forgets those it had, and its
+    bootstrap servers with them: it never finds them again, whatever `metadata.recovery.strategy` (librdkafka's issue
+    5301).
+    """
+    brokers = json.loads(statistics)["brokers"].values()
+    return all(it["source"] in ("logical", "internal") for it in brokers)

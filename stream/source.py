@@ -4,7 +4,6 @@ Offsets are committed by the sink, together with what was published. A partition
 is, is drained (judged, published, committed) while the group waits, or else left to the next owner, uncommitted.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from stream.sink import Denied, RetryBatch, is_fenced, raise_if_denied
 from stream.status import Status
 from stream.undecodable import UNDECODABLE, end_of_batch
 
-__all__ = ["Source", "brokers_are_forgotten", "brokers_are_up"]
+__all__ = ["Source"]
 
 log = structlog.get_logger()
 
@@ -326,20 +325,3 @@ class Source:
         self._rebalances.labels("lost").inc()
         if len(in_hand):
             self._undone = in_hand, False
-
-
-def brokers_are_up(statistics: str, within_s: float) -> bool:
-    """Whether a broker has said something lately, by librdkafka's statistics (JSON, times in µs)."""
-    brokers = json.loads(statistics)["brokers"].values()
-    return any(it["state"] == "UP" and 0 <= it["rxidle"] < within_s * 1e6 for it in brokers)
-
-
-def brokers_are_forgotten(statistics: str) -> bool:
-    """Whether the client has no broker left to ask, by librdkafka's statistics.
-
-    One that is told that the cluster has no brokers, as the last one says that shuts down, forgets those it had, and its
-    bootstrap servers with them: it never finds them again, whatever `metadata.recovery.strategy` (librdkafka's issue
-    5301).
-    """
-    brokers = json.loads(statistics)["brokers"].values()
-    return all(it["source"] in ("logical", "internal") for it in brokers)

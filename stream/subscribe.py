@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
 from itertools import islice
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin._acl import AclOperation
@@ -18,6 +18,7 @@ from rich.text import Text
 from schemas.alert import Alert, Severity
 from schemas.errors import FlowsentryError
 from stream.access import Right
+from stream.connection import brokers_are_forgotten
 from stream.topics import TIMEOUT_S, Cluster, error_text, partitions_of
 from stream.wording import COLOURS, UNKNOWN, endpoint, printable, reason_in_words
 
@@ -50,40 +51,38 @@ def subscribe(
     Raises:
         FlowsentryError: no Kafka answers at the start, or access is refused.
     """
-    settings = {
+    settings: dict[str, Any] = {
         **kafka,
         "bootstrap.servers": bootstrap_servers,
         "group.id": group or f"flowsentry-subscribe-{uuid.uuid4().hex}",
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",  # where retention has overtaken us
+        "statistics.interval.ms": 1_000,
     }
     cluster = Cluster({**kafka, "bootstrap.servers": bootstrap_servers})
     cluster.missing([topic], [Right("topic", topic, AclOperation.READ)], TIMEOUT_S)
-    try:
-        consumer = Consumer(settings)
-    except KafkaException as error:
-        raise FlowsentryError(f"kafka: {error_text(error)}") from None
-    view = _View(consumer, topic, bootstrap_servers, report or _to_stderr)
+    view = _View(settings, topic, report or _to_stderr)
     try:
         view.look(at_end=not from_beginning)
         while not stop.is_set():
             view.look_again()
-            message = consumer.poll(_POLL_S)
-            alert = None if message is None else view.read(message)
+            alert = view.poll()
             if alert is not None and (min_severity is None or alert.severity.rank >= min_severity.rank):
                 yield alert
     finally:
-        consumer.close()
-        view.sum_up()
+        view.close()
 
 
 class _View:
-    """Which partitions are read, and what has been told of them."""
+    """Which partitions are read, up to where, and what has been told of them."""
 
-    def __init__(self, consumer: Consumer, topic: str, servers: str, report: Callable[[str], None]) -> None:
-        self._consumer, self._topic, self._servers, self._report = consumer, topic, servers, report
-        self._assigned: set[int] = set()
+    def __init__(self, settings: dict[str, Any], topic: str, report: Callable[[str], None]) -> None:
+        self._settings, self._topic, self._report = settings, topic, report
+        self._servers = settings["bootstrap.servers"]
+        self._next: dict[int, int] = {}  # offset by partition
+        self._forgotten = False
+        self._consumer = self._new_consumer()
         self._looked_s = 0.0
         self._invalid = 0
         self._told: set[str] = set()
@@ -93,21 +92,22 @@ class _View:
         found = set(partitions_of(self._consumer, self._topic, self._servers, timeout_s))
         self._looked_s = time.monotonic()
         if not found:
-            if self._assigned:
+            if self._next:
                 self._consumer.unassign()
-                self._assigned = set()
+                self._next = {}
             self._tell_once(f"topic {self._topic!r} does not exist at {self._servers} (yet): waiting for it")
-        new = sorted(found - self._assigned)
+        new = sorted(found - self._next.keys())
         if new:
-            self._consumer.incremental_assign([self._start(partition, at_end) for partition in new])
-            self._assigned |= found
+            places = [self._start(partition, at_end) for partition in new]
+            self._consumer.incremental_assign(places)
+            self._next |= {place.partition: place.offset for place in places}
             where = "new alerts" if at_end else "alerts from the beginning"
             self._report(f"reading {self._topic!r}, partitions {', '.join(map(str, new))}: {where}")
             self._told.clear()
 
     def look_again(self) -> None:
         """Look again now and then; Kafka may be away meanwhile."""
-        every_s = _LOOK_EVERY_S if self._assigned else _LOOK_FOR_TOPIC_EVERY_S
+        every_s = _LOOK_EVERY_S if self._next else _LOOK_FOR_TOPIC_EVERY_S
         if time.monotonic() - self._looked_s < every_s:
             return
         try:
@@ -126,7 +126,30 @@ class _View:
                 raise FlowsentryError(f"topic {self._topic!r} cannot be read: {error_text(error)}") from None
         return place
 
-    def read(self, message: Message) -> Alert | None:
+    def poll(self) -> Alert | None:
+        """The next alert, if one comes at once."""
+        if self._forgotten:
+            self._consumer.close()
+            self._forgotten, self._consumer = False, self._new_consumer()
+            self._consumer.assign([TopicPartition(self._topic, number, at) for number, at in self._next.items()])
+        message = self._consumer.poll(_POLL_S)
+        return None if message is None else self._read(message)
+
+    def close(self) -> None:
+        self._consumer.close()
+        if self._invalid:
+            self._report(f"messages that were no alerts: {self._invalid}")
+
+    def _new_consumer(self) -> Consumer:
+        try:
+            return Consumer({**self._settings, "stats_cb": self._heard})
+        except KafkaException as error:
+            raise FlowsentryError(f"kafka: {error_text(error)}") from None
+
+    def _heard(self, statistics: str) -> None:
+        self._forgotten = brokers_are_forgotten(statistics)
+
+    def _read(self, message: Message) -> Alert | None:
         """The alert in a message; None, and told, when it holds none."""
         error = message.error()
         if error is not None:
@@ -136,6 +159,7 @@ class _View:
                 raise FlowsentryError(f"topic {self._topic!r} cannot be read: {error.str()}")
             self._tell_once(f"Kafka: {error.str()}")
             return None
+        self._next[message.partition() or 0] = (message.offset() or 0) + 1
         try:
             return Alert.model_validate_json(message.value() or b"")
         except ValidationError as problem:
@@ -148,10 +172,6 @@ class _View:
                     f"({printable(place + ': ' if place else '')}{first['msg']}); {self._invalid} so far"
                 )
             return None
-
-    def sum_up(self) -> None:
-        if self._invalid:
-            self._report(f"messages that were no alerts: {self._invalid}")
 
     def _tell_once(self, what: str) -> None:
         if what not in self._told:

@@ -26,7 +26,7 @@ from stream.clients import (
     shares_step_by_step,
     start_offset,
 )
-from stream.connection import error_text
+from stream.connection import brokers_are_forgotten, brokers_are_up, error_text
 from stream.decode import Decoder
 from stream.detect import Policy
 from stream.judge import Judge
@@ -35,7 +35,7 @@ from stream.record import Limits
 from stream.reload import Reloader
 from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
-from stream.source import Source, brokers_are_forgotten, brokers_are_up
+from stream.source import Source
 from stream.status import BROKER_SEEN_WITHIN_S, Status
 from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics
 

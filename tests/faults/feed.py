@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from stream.batch import headers_of
-from stream.source import brokers_are_forgotten
+from stream.connection import brokers_are_forgotten
 from tests.faults.given import MALFORMED, Given
 from tests.faults.kafka import PROMPT
 from tests.kafka import each_message

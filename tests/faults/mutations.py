@@ -64,8 +64,8 @@ MUTATIONS = (
         _KILLED,
         (
             "stream/sink.py",
-            '            return self._insist("commit", producer.commit_transaction, deadline)\n',
-            '            self._insist("commit", producer.commit_transaction, deadline)\n'
+            '            return self._insist("commit", producer.commit_transaction, until)\n',
+            '            self._insist("commit", producer.commit_transaction, until)\n'
             "            return self._consumer.commit(offsets=next_offsets, asynchronous=False)\n",
         ),
         (
@@ -170,6 +170,20 @@ MUTATIONS = (
         f"{_FAULTS}test_connections_that_are_cut_and_refused",
         ("stream/clients.py", '"metadata.recovery.strategy": "none"', '"metadata.recovery.strategy": "rebootstrap"'),
         ("stream/sink.py", "    thread.join(2 * _TIMEOUT_S)\n", "    thread.join()\n"),
+    ),
+    _mutation(
+        "a worker whose client has forgotten the brokers waits for them",
+        f"{_FAULTS}test_clients_that_are_told_that_there_are_no_brokers",
+        (
+            "stream/worker.py",
+            "        return stopping() or status.brokers_forgotten\n",
+            "        return stopping()\n",
+        ),
+    ),
+    _mutation(
+        "a producer that nobody answers is kept",
+        f"{_FAULTS}test_clients_that_are_told_that_there_are_no_brokers",
+        ("stream/sink.py", "_LOST = (*_FENCED, KafkaError._TIMED_OUT)\n", "_LOST = _FENCED\n"),
     ),
     _mutation(
         "a batch waits by the wall clock",

@@ -5,6 +5,9 @@ dead letters the malformed records, each exactly once, for a subscriber with rea
 """
 
 import signal
+import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,11 +17,13 @@ import psutil
 import pytest
 
 from schemas.dead_letter import Reason
+from stream.subscribe import subscribe
 from tests.faults.given import Given, flows
 from tests.faults.harness import Harness, run_faults
 from tests.faults.kafka import FaultyKafka
 from tests.faults.schedule import KINDS, Fault, every_kind
-from tests.kafka import committed
+from tests.kafka import committed, produce
+from tests.stream.alerts import alert
 
 POISON = "123456789"
 _CLOCK_S = (
@@ -201,6 +206,40 @@ def test_clients_that_are_told_that_there_are_no_brokers(harness: Callable[..., 
             break
     check(run)
     assert "the client library forgot" in told and "producer is given up" in told
+
+
+def test_a_subscriber_that_is_told_that_there_are_no_brokers(kafka: FaultyKafka) -> None:
+    topic, stop, ids = f"alerts-{uuid.uuid4().hex[:8]}", threading.Event(), list[str]()
+    kafka.create(topic, 1)
+
+    def subscribed() -> None:
+        asks: dict[str, str | int | float | bool] = {"topic.metadata.refresh.interval.ms": 300}
+        for seen in subscribe(kafka.proxied, topic, kafka=asks, from_beginning=True, min_severity=None, stop=stop):
+            ids.append(seen.id)
+
+    def arrive(count: int) -> bool:
+        deadline = time.monotonic() + 60
+        while len(ids) < count and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return len(ids) == count
+
+    thread = threading.Thread(target=subscribed)
+    thread.start()
+    try:
+        for number in range(3):
+            produce(kafka.direct, topic, [alert(number).model_dump_json().encode()])
+            assert arrive(number + 1)
+            kafka.proxy.name_no_broker()
+            kafka.proxy.cut()
+            time.sleep(1.5)
+            kafka.proxy.name_brokers()
+        produce(kafka.direct, topic, [alert(3).model_dump_json().encode()])
+        assert arrive(4)
+    finally:
+        stop.set()
+        thread.join(30)
+        kafka.heal()
+    assert ids == [f"flows-0-{number}" for number in range(4)]
 
 
 def test_a_batch_that_could_not_be_published_is_done_again(harness: Callable[..., Harness]) -> None:

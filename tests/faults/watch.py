@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
-from stream.source import brokers_are_forgotten
+from stream.connection import brokers_are_forgotten
 from tests.faults.kafka import PROMPT
 
 __all__ = ["Place", "Watch", "place_of"]

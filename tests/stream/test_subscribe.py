@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -17,30 +16,13 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity
+from schemas.alert import Alert, FlowRef, Reason, Severity
 from schemas.errors import FlowsentryError
 from stream import subscribe as module
 from stream.subscribe import as_table_row, print_table, run_subscriber, subscribe
+from tests.stream.alerts import alert
 
 ANSWER_S = 30.0
-RATE = Reason(feature="flow_packets_s", value=2e6, unit="packets/s", benign_low=0.1, benign_high=5e4, weight=1)
-
-
-def alert(number: int = 0, **changes: Any) -> Alert:
-    fields: dict[str, Any] = {
-        "id": f"flows-0-{number}",
-        "event_time": datetime(2017, 7, 7, 12, 2, 55, 371187, UTC),
-        "detection_time": datetime(2026, 1, 1, tzinfo=UTC),
-        "score": 0.98765,
-        "threshold": 0.5,
-        "severity": Severity.HIGH,
-        "family": "DDoS",
-        "family_probability": 0.9,
-        "flow": FlowRef(src_ip="10.0.0.1", src_port=80, dst_ip="10.0.0.2", dst_port=443),
-        "reasons": (RATE,),
-        "bundle": BundleRef(name="test", version="1", hash="0" * 64),
-    }
-    return Alert(**(fields | changes))
 
 
 class Alerts:
