@@ -13,6 +13,7 @@ from schemas.errors import FlowsentryError
 
 __all__ = [
     "Connection",
+    "Outage",
     "Properties",
     "brokers_are_forgotten",
     "brokers_are_up",
@@ -48,6 +49,13 @@ def certificate_of(properties: Properties) -> str:
         or property_of(properties, "ssl.keystore.location")
         or inline
     )
+
+
+class Outage(Exception):
+    """Kafka was away, and this worker cannot go on: one that is started anew can."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"Kafka was away: {what}")
 
 
 class Connection:

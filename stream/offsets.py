@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from schemas.errors import FlowsentryError
+from stream.connection import Outage
 from stream.metrics import Metrics
 from stream.status import Status
 
@@ -31,7 +31,7 @@ _MADE_ANEW_AFTER_S = 30.0  # a partition may seem shorter for a moment, when its
 class Offsets:
     """`start` is OFFSET_BEGINNING or OFFSET_END, for partitions of which nothing is committed.
 
-    Its methods wait for Kafka, and raise FlowsentryError if it does not answer in a minute.
+    Its methods wait for Kafka, and raise Outage if it does not answer in a minute.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Offsets:
             except KafkaException as error:
                 problem: KafkaError = error.args[0]
             if self._clock() > until:
-                raise FlowsentryError(f"where to go on is not known, the {what} cannot be had: {problem.str()}")
+                raise Outage(f"where to go on is not known, the {what} cannot be had: {problem.str()}")
             log.warning(f"{what} are asked for again", error=problem.str())
             time.sleep(_RETRY_AFTER_S)
 

@@ -126,13 +126,19 @@ class Source:
     def rewind(self, batch: Batch, *, maybe_committed: bool = False) -> None:
         """Go back to where a batch began that was not published, or to what is committed where that is not certain.
 
+        Partitions that have lost their place are left to `poll`, which goes on there at what is committed.
+
         Raises:
             FlowsentryError: it cannot be done. To go on would leave records out; a new worker begins in the right place.
         """
         for place in batch.first_offsets:
             self._forget(place.partition)
         assigned = {(place.topic, place.partition) for place in self.consumer.assignment()}
-        places = [place for place in batch.first_offsets if (place.topic, place.partition) in assigned]
+        places = [
+            place
+            for place in batch.first_offsets
+            if (place.topic, place.partition) in assigned and place.partition not in self._displaced
+        ]
         if maybe_committed and places:
             committed = {place.partition: place.offset for place in self._offsets.committed(places)}
             for place in places:

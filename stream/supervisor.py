@@ -187,9 +187,10 @@ def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: C
     structlog.contextvars.bind_contextvars(worker=index)
     stop = stop_on_signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    from stream.connection import Outage
     from stream.judge import BatchFailed
     from stream.sink import Hung
-    from stream.worker import Outage, serve
+    from stream.worker import serve
 
     told = False
 

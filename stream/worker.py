@@ -26,7 +26,7 @@ from stream.clients import (
     shares_step_by_step,
     start_offset,
 )
-from stream.connection import brokers_are_forgotten, brokers_are_up, error_text
+from stream.connection import Outage, brokers_are_forgotten, brokers_are_up, error_text
 from stream.decode import Decoder
 from stream.detect import Policy
 from stream.judge import Judge
@@ -39,13 +39,9 @@ from stream.source import Source
 from stream.status import BROKER_SEEN_WITHIN_S, Status
 from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics
 
-__all__ = ["Outage", "serve"]
+__all__ = ["serve"]
 
 log = structlog.get_logger()
-
-
-class Outage(Exception):
-    """Kafka was away, and this worker cannot go on: one that is started anew can."""
 
 
 def serve(
@@ -60,6 +56,7 @@ def serve(
 
     Raises:
         FlowsentryError: the bundle, the topics or the broker are not as they must be.
+        Outage: Kafka was away, and only a new worker can go on.
         BatchFailed: a bug.
     """
     stream = params.stream
@@ -167,13 +164,13 @@ def serve(
         if not status.troubled:
             raise
         # A member whose joining Kafka has done but not answered, because it went away, is fenced by itself.
-        raise Outage(f"Kafka was away: {error}, if it was not itself") from error
+        raise Outage(f"{error}, if it was not itself") from error
     except Stopped:
         log.warning("stopped before it could begin")
     finally:
         source.close()
     if status.brokers_forgotten and not stopping():
-        raise Outage("Kafka was away: it had no brokers any more, and the client library forgot those it knew")
+        raise Outage("it had no brokers any more, and the client library forgot those it knew")
     log.info("stopped", name=name)
 
 

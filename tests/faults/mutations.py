@@ -201,7 +201,7 @@ MUTATIONS = (
     ),
     _mutation(
         "the client library decides where to begin",
-        "tests/stream/test_source.py::"
+        "tests/stream/test_offsets.py::"
         "test_a_partition_that_comes_back_while_its_offsets_are_held_up_is_not_read_from_its_beginning",
         ("stream/source.py", "            begin_at = self._offsets.to_begin_at(partitions)\n", "            return\n"),
         ("stream/clients.py", '"auto.offset.reset": "error"', '"auto.offset.reset": "earliest"'),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from export.detector import Detector
 from schemas.alert import Alert
@@ -36,7 +36,7 @@ from stream.service import Service
 from stream.sink import Sink, TransactionalSink
 from stream.source import Source
 from stream.status import Status
-from tests.kafka import read_all
+from tests.kafka import committed, read_all
 
 __all__ = [
     "THRESHOLD",
@@ -47,8 +47,10 @@ __all__ = [
     "attack",
     "benign",
     "command",
+    "commit",
     "flow",
     "options",
+    "put",
     "workers_of",
 ]
 
@@ -304,3 +306,26 @@ def workers_of(pid: int) -> list[int]:
     """The worker processes of a running command."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(each) for each in found if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+def put(servers: str, topic: str, counts: dict[int, int]) -> None:
+    """So many records to each partition."""
+    producer = Producer({"bootstrap.servers": servers})
+    for partition, count in counts.items():
+        for number in range(count):
+            producer.produce(topic, b"%d" % number, partition=partition)
+    assert producer.flush(30) == 0
+
+
+def commit(rig: Rig, offsets: dict[int, int]) -> None:
+    """For the rig's group, offsets by partition."""
+    consumer = Consumer({"bootstrap.servers": rig.servers, "group.id": rig.flows})
+    wanted = [TopicPartition(rig.flows, partition, offset) for partition, offset in offsets.items()]
+    for _ in range(100):
+        try:
+            consumer.commit(offsets=wanted, asynchronous=False)
+            break
+        except KafkaException:  # the group's coordinator takes a moment to load
+            time.sleep(0.1)
+    consumer.close()
+    assert committed(rig.servers, rig.flows, rig.flows).items() >= offsets.items()

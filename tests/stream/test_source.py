@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -25,13 +24,13 @@ from confluent_kafka.cimpl import NewPartitions
 from schemas.errors import FlowsentryError
 from stream.batch import Batch, FlowRecord, headers_of
 from stream.batch_limit import BatchLimit
-from stream.clients import consumer_properties, shares_step_by_step, start_offset
+from stream.clients import consumer_properties
 from stream.metrics import Metrics
 from stream.sink import RetryBatch
 from stream.source import Source
 from stream.status import Status
-from tests.kafka import committed, produce
-from tests.stream.rig import Logs, Rig, denied
+from tests.kafka import produce
+from tests.stream.rig import Logs, Rig, commit, denied, put
 
 PATIENCE_S = 60.0
 
@@ -42,28 +41,6 @@ def record(partition: int, offset: int, topic: str = "flows") -> FlowRecord:
 
 def places(offsets: list[TopicPartition]) -> dict[tuple[str, int], int]:
     return {(place.topic, place.partition): place.offset for place in offsets}
-
-
-def put(servers: str, topic: str, counts: dict[int, int]) -> None:
-    """So many records to each partition."""
-    producer = Producer({"bootstrap.servers": servers})
-    for partition, count in counts.items():
-        for number in range(count):
-            producer.produce(topic, b"%d" % number, partition=partition)
-    assert producer.flush(30) == 0
-
-
-def commit(rig: Rig, offsets: dict[int, int]) -> None:
-    consumer = Consumer({"bootstrap.servers": rig.servers, "group.id": rig.flows})
-    wanted = [TopicPartition(rig.flows, partition, offset) for partition, offset in offsets.items()]
-    for _ in range(100):
-        try:
-            consumer.commit(offsets=wanted, asynchronous=False)
-            break
-        except KafkaException:  # the group's coordinator takes a moment to load
-            time.sleep(0.1)
-    consumer.close()
-    assert committed(rig.servers, rig.flows, rig.flows).items() >= offsets.items()
 
 
 def test_a_batch_ends_one_after_the_last_and_begins_at_the_first_of_each_partition() -> None:
@@ -372,65 +349,3 @@ def test_the_newer_protocol_can_be_taken(rig: Callable[..., Rig], logs: Logs) ->
     source = place.source_of(Consumer(consumer_properties(params, "one")), step_by_step=True)
     place.sources.append(source)
     assert len(place.batch(source, 7)) == 7
-
-
-def test_a_partition_that_comes_back_while_its_offsets_are_held_up_is_not_read_from_its_beginning(
-    rig: Callable[..., Rig],
-) -> None:
-    place = rig()
-    put(place.servers, place.flows, {0: 10})
-    commit(place, {0: 5})
-    elsewhere = Consumer({"bootstrap.servers": place.servers, "group.id": place.flows})
-    sleeper = place.producer()()
-    sleeper.init_transactions(30)
-    sleeper.begin_transaction()
-    sleeper.send_offsets_to_transaction([TopicPartition(place.flows, 0, 7)], elsewhere.consumer_group_metadata(), 30)
-    timer = threading.Timer(2.0, sleeper.abort_transaction, (30,))
-    timer.start()
-    source = place.source(rejoin=True)
-    assert [each.offset for each in place.batch(source, 5).records] == [5, 6, 7, 8, 9]
-    timer.join()
-    elsewhere.close()
-
-
-def test_records_that_were_deleted_before_they_were_read_are_told(rig: Callable[..., Rig], logs: Logs) -> None:
-    place = rig()
-    put(place.servers, place.flows, {0: 10})
-    commit(place, {0: 2})
-    admin = AdminClient({"bootstrap.servers": place.servers})
-    for deleted in admin.delete_records([TopicPartition(place.flows, 0, 6)]).values():
-        deleted.result(30)
-    assert [each.offset for each in place.batch(place.source(), 4).records] == [6, 7, 8, 9]
-    [told] = logs.of("records were deleted before they were read")
-    assert (told["first"], told["next"], told["count"]) == (f"{place.flows}-0-2", 6, 4)
-    assert place.metrics.registry.get_sample_value("flowsentry_expired_total") == 4
-
-
-def test_a_partition_that_ends_before_what_is_committed_is_read_from_its_beginning_but_not_at_once(
-    rig: Callable[..., Rig], logs: Logs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stream.offsets._MADE_ANEW_AFTER_S", 2.0)
-    place = rig()
-    put(place.servers, place.flows, {0: 4})
-    commit(place, {0: 50})
-    began = time.monotonic()
-    assert [each.offset for each in place.batch(place.source(), 4).records] == [0, 1, 2, 3]
-    assert time.monotonic() - began > 2
-    [told] = logs.of("partition was made anew, and is read from its beginning")
-    assert (told["committed"], told["end"]) == (f"{place.flows}-0-50", 4)
-
-
-@pytest.mark.parametrize(
-    ("kafka", "start", "step_by_step"),
-    [
-        ({}, OFFSET_BEGINNING, False),
-        ({"auto.offset.reset": "latest", "partition.assignment.strategy": "cooperative-sticky"}, OFFSET_END, True),
-        ({"auto.offset.reset": "earliest", "group.protocol": "consumer"}, OFFSET_BEGINNING, True),
-    ],
-)
-def test_where_to_begin_and_how_partitions_are_shared_can_be_chosen(
-    rig: Callable[..., Rig], kafka: dict[str, str], start: int, step_by_step: bool
-) -> None:
-    params = rig().params.model_copy(update={"kafka": kafka})
-    assert (start_offset(params), shares_step_by_step(params)) == (start, step_by_step)
-    assert consumer_properties(params, "one")["auto.offset.reset"] == "error"
