@@ -200,6 +200,7 @@ def wait_for_topics(
             raise
         except FlowsentryError as error:
             problem = str(error)
+            cluster = Cluster(properties)  # the other one may have forgotten its brokers
         else:
             if not missing:
                 return True

@@ -73,6 +73,8 @@ def _no_brokers(request: bytes) -> bytes:
 
 def _topics(body: bytes, version: int) -> list[tuple[bytes, bytes]]:
     """Id and name of each topic that a request asks for; lengths stand there in one byte, one too large."""
+    if not body[0]:  # it asks for all that there are
+        return [(bytes(16), b"some")]
     count, at, topics = body[0] - 1, 1, []
     for _ in range(count):
         topic_id = body[at : at + 16] if version >= _FIRST_WITH_IDS else b""
@@ -88,7 +90,7 @@ def _leaderless(topic_id: bytes, name: bytes, version: int) -> bytes:
         [
             struct.pack(">h", _LEADER_NOT_AVAILABLE),
             _length(len(name)) + name,
-            topic_id,
+            topic_id if version >= _FIRST_WITH_IDS else b"",
             b"\0",  # not internal
             _length(0),  # partitions
             struct.pack(">i", -1),  # rights were not asked for

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,8 +18,11 @@ import psutil
 import pytest
 
 from schemas.dead_letter import Reason
+from schemas.params import Params, StreamParams
+from stream.clients import admin_properties
 from stream.subscribe import subscribe
-from tests.faults.given import Given, flows
+from stream.topics import PLAIN, wait_for_topics
+from tests.faults.given import BUNDLE, Given, flows
 from tests.faults.harness import Harness, run_faults
 from tests.faults.kafka import FaultyKafka
 from tests.faults.schedule import KINDS, Fault, every_kind
@@ -240,6 +244,25 @@ def test_a_subscriber_that_is_told_that_there_are_no_brokers(kafka: FaultyKafka)
         thread.join(30)
         kafka.heal()
     assert ids == [f"flows-0-{number}" for number in range(4)]
+
+
+def test_a_worker_that_waits_for_its_topics_and_is_told_that_there_are_no_brokers(kafka: FaultyKafka) -> None:
+    topic, stop = f"late-{uuid.uuid4().hex[:8]}", threading.Event()
+    params = Params(stream=StreamParams(bundle=BUNDLE, bootstrap_servers=kafka.proxied))
+    with ThreadPoolExecutor() as aside:
+        found = aside.submit(
+            wait_for_topics, admin_properties(params), {topic: PLAIN}, create=False, stopping=stop.is_set
+        )
+        try:
+            time.sleep(1.5)
+            kafka.proxy.name_no_broker()
+            kafka.proxy.cut()
+            time.sleep(3)
+            kafka.heal()
+            kafka.create(topic, 1)
+            assert found.result(30)
+        finally:
+            stop.set()
 
 
 def test_a_batch_that_could_not_be_published_is_done_again(harness: Callable[..., Harness]) -> None:
