@@ -65,9 +65,16 @@ def partitions_of(client: _Client, topic: str, servers: str, timeout_s: float = 
     """
     try:
         # Asked for by name, a topic that does not exist would be made where the broker makes topics by itself.
-        return _partitions(client.list_topics(timeout=timeout_s), topic)
+        return _partitions(_look(client, timeout_s), topic)
     except KafkaException as error:
         raise FlowsentryError(f"no answer from Kafka at {servers}: {error_text(error)}") from None
+
+
+def _look(client: _Client, timeout_s: float) -> ClusterMetadata:
+    cluster = client.list_topics(timeout=timeout_s)
+    if not cluster.brokers:  # the last one is shutting down: what it says of topics is worth nothing
+        raise KafkaException(KafkaError(KafkaError.BROKER_NOT_AVAILABLE))
+    return cluster
 
 
 def _partitions(cluster: ClusterMetadata, topic: str) -> list[int]:
@@ -102,7 +109,7 @@ class Cluster:
         give_up_at = time.monotonic() + timeout_s
         while True:
             try:
-                cluster = self._admin.list_topics(timeout=_TRY_S)
+                cluster = _look(self._admin, _TRY_S)
                 check_access(self._admin, self._properties, rights)
             except KafkaException as error:
                 self._admin.poll(0)  # what librdkafka has to say of it

@@ -82,9 +82,18 @@ def test_a_topic_that_cannot_be_looked_at_is_named_with_the_reason() -> None:
 
     class Client:
         def list_topics(self, *, timeout: float) -> object:
-            return type("Cluster", (), {"topics": {"flows": refused}})()
+            return type("Cluster", (), {"brokers": {1: "here"}, "topics": {"flows": refused}})()
 
     with pytest.raises(FlowsentryError, match="topic 'flows': Broker: Topic authorization failed"):
+        partitions_of(Client(), "flows", NOWHERE)  # type: ignore[arg-type]
+
+
+def test_what_a_cluster_without_brokers_says_of_topics_is_not_believed() -> None:
+    class Client:
+        def list_topics(self, *, timeout: float) -> object:
+            return type("Cluster", (), {"brokers": {}, "topics": {}})()
+
+    with pytest.raises(FlowsentryError, match="no answer from Kafka"):
         partitions_of(Client(), "flows", NOWHERE)  # type: ignore[arg-type]
 
 
