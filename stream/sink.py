@@ -29,8 +29,10 @@ log = structlog.get_logger()
 
 _TIMEOUT_S = 5.0  # of one call; the loop says that it is alive in between
 _CONFIRM_S = 30.0
+# With a producer to which no broker answers: it may be the only client that cannot find one, see `brokers_are_forgotten`.
 _PATIENCE_S = 10.0
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
+# With these a producer is given up.
 _LOST = (*_FENCED, KafkaError._TIMED_OUT)
 # Longer than a consumer takes to notice that another has its name: if that is why, it is the one to say so.
 _AFTER_FENCED_S = 3.0
@@ -183,7 +185,7 @@ class TransactionalSink:
         return True
 
     def _insist(self, what: str, finish: Callable[[float], None], until: float | None) -> None:
-        """Have a step of the transaction done, as long as the producer deserves patience, or until then."""
+        """Have a step of the transaction done, within `_PATIENCE_S`, or until then if that is sooner."""
         give_up_at = min(time.monotonic() + _PATIENCE_S, until or float("inf"))
         while True:
             self._waiting()
