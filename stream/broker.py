@@ -37,7 +37,6 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 
 # A single node, and few internal partitions, so that coordinators load at once. Kept data depends on their number.
-# A broker that comes back from a crash must wait until the controller has given up the old one: 9 s by default.
 # The cleaner's buffer is 128 MB by default, all of it resident.
 _SETTINGS = {
     "process.roles": "broker,controller",
@@ -46,7 +45,6 @@ _SETTINGS = {
     "controller.listener.names": "CONTROLLER",
     "log.dirs": "kafka",
     "broker.heartbeat.interval.ms": "500",
-    "broker.session.timeout.ms": "3000",
     "log.cleaner.dedupe.buffer.size": "4194304",
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",

@@ -43,6 +43,11 @@ class Offsets:
         self._expired = metrics.expired
         self._clock = clock
         self._short_since: dict[int, float] = {}
+        self._done: dict[int, int] = {}
+
+    def done(self, places: Iterable[TopicPartition]) -> None:
+        """Take note of what was committed: a coordinator that knows of less has lost its memory, see `_check`."""
+        self._done |= {place.partition: place.offset for place in places}
 
     def committed(self, places: Iterable[TopicPartition]) -> list[TopicPartition]:
         """What the group has committed, once no transaction is open that might change it; negative: nothing."""
@@ -56,6 +61,7 @@ class Offsets:
             for place in found:
                 if place.error is not None:
                     raise KafkaException(place.error)
+                self._check(place)
 
         self._insist("committed offsets", ask)
         return found
@@ -89,6 +95,13 @@ class Offsets:
         del self._short_since[place.partition]
         log.error("partition was made anew, and is read from its beginning", committed=_name(began), end=high)
         return TopicPartition(place.topic, place.partition, low)
+
+    def _check(self, place: TopicPartition) -> None:
+        """Kafka 4.3 can answer before it has loaded all that was committed (docs/reliability.md): then with less, or nothing."""
+        done = self._done.get(place.partition)
+        if done is not None and place.offset < done:
+            why = f"{place.topic}-{place.partition}: {place.offset} is said to be committed, and {done} was"
+            raise KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, why))
 
     def _bounds(self, place: TopicPartition) -> tuple[int, int]:
         bounds: list[tuple[int, int]] = []

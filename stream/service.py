@@ -99,6 +99,7 @@ class Service:
                 cut=self._cut,
             )
             self._sink.publish(messages, batch.next_offsets, within_s=within_s)
+        self._source.done(batch)
         self._alone.clear()
         self._cut.clear()
         self._count(batch, judged)

@@ -146,6 +146,10 @@ class Source:
         for place in places:
             self._seek(place)
 
+    def done(self, batch: Batch) -> None:
+        """Take note that a batch's offsets are committed."""
+        self._offsets.done(batch.next_offsets)
+
     def lags(self) -> dict[int, int]:
         """Records of each assigned partition that are still to come, as far as the client knows."""
         lags = {}

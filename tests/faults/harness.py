@@ -114,9 +114,9 @@ class Harness:
         for instance in [*self.instances, *self._gone]:
             instance.end()
 
-    def add(self, name: str, workers: int) -> Running:
-        """One more instance, not started yet."""
-        options = [*self._options, "--workers", str(workers)]
+    def add(self, name: str, workers: int, *options: str) -> Running:
+        """One more instance, not started yet; `options`: more of its command."""
+        options = (*self._options, "--workers", str(workers), *options)
         instance = Running(name, options, folder=self._folder, environment=self._environment)
         self.instances.append(instance)
         return instance

@@ -100,7 +100,7 @@ MUTATIONS = (
     ),
     _mutation(
         "a producer that cannot go on is kept",
-        "tests/stream/test_sink.py::test_a_producer_that_cannot_go_on_is_replaced_by_one_that_ends_what_it_left_open",
+        "tests/stream/test_transactional_sink.py::test_a_producer_that_cannot_go_on_is_replaced_by_one_that_ends_what_it_left_open",
         ("stream/sink.py", "        producer.purge()\n        self._producer = None\n", "        producer.purge()\n"),
     ),
     _mutation(

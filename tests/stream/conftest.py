@@ -10,7 +10,9 @@ import pytest
 import structlog
 
 from export.detector import Detector, load
+from stream.source import Source
 from tests.bundles import make_bundle
+from tests.kafka import produce
 from tests.stream.rig import Logs, Rig
 
 
@@ -37,6 +39,22 @@ def rig(bootstrap_servers: str, topic: Callable[..., str], tiny_detector: Detect
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture
+def place(rig: Callable[..., Rig]) -> Rig:
+    """A rig with three flows waiting."""
+    made = rig()
+    produce(made.servers, made.flows, [b"0", b"1", b"2"])
+    return made
+
+
+@pytest.fixture
+def source(place: Rig) -> Source:
+    """The worker's consumer, which has read the three."""
+    made = place.source()
+    place.batch(made, 3)
+    return made
 
 
 @pytest.fixture

@@ -3,10 +3,18 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 
 from stream.clients import consumer_properties, shares_step_by_step, start_offset
@@ -93,6 +101,32 @@ def test_a_batch_that_is_done_again_where_its_partition_has_lost_its_place(rig: 
         assert len(source.poll()) == 0, "there is nothing where it was"
     source.rewind(batch)
     assert [each.offset for each in place.batch(source, 4).records] == [6, 7, 8, 9]
+
+
+def test_a_coordinator_that_knows_of_less_than_was_committed_is_not_believed(
+    rig: Callable[..., Rig], logs: Logs
+) -> None:
+    class Forgetful(Consumer):
+        says: ClassVar[list[int]] = []
+
+        def committed(self, *arguments: Any, **more: Any) -> list[TopicPartition]:
+            found = super().committed(*arguments, **more)
+            for place in found:
+                place.offset = self.says.pop(0) if self.says else place.offset
+            return found
+
+    place = rig()
+    put(place.servers, place.flows, {0: 3})
+    consumer = Forgetful(consumer_properties(place.params, place.flows))
+    source = place.source_of(consumer)
+    place.run(place.service(source=source), 3)
+    Forgetful.says += [OFFSET_INVALID, 2]
+    assert [it.offset for it in source._offsets.to_begin_at([TopicPartition(place.flows, 0)])] == [3]
+    told = [line["error"] for line in logs.of("committed offsets are asked for again")]
+    assert [error.rpartition(": ")[2] for error in told] == [
+        f"{said} is said to be committed, and 3 was" for said in (OFFSET_INVALID, 2)
+    ]
+    consumer.close()
 
 
 def test_a_broker_that_does_not_say_where_to_go_on_calls_for_a_new_worker(monkeypatch: pytest.MonkeyPatch) -> None:
