@@ -306,6 +306,16 @@ MUTATIONS = (
         ),
     ),
     _mutation(
+        "a coordinator that has lost what was committed is believed",
+        "tests/stream/test_offsets.py::test_a_coordinator_that_knows_of_less_than_was_committed_is_not_believed",
+        ("stream/offsets.py", "        if done is not None and place.offset < done:\n", "        if done == -2:\n"),
+    ),
+    _mutation(
+        "nobody notes what was committed",
+        "tests/stream/test_offsets.py::test_a_coordinator_that_knows_of_less_than_was_committed_is_not_believed",
+        ("stream/service.py", "        self._source.done(batch)\n", ""),
+    ),
+    _mutation(
         "a batch's bytes are not counted",
         f"{_HOSTILE}test_messages_that_fit_but_not_all_at_once",
         ("stream/source.py", " and size < self._max_batch_bytes:", ":"),
