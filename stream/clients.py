@@ -111,7 +111,6 @@ def probe_properties(params: Params) -> dict[str, str | int | float | bool]:
     named = consumer_properties(params, "flowsentry-probe")
     return {name: value for name, value in named.items() if name != "group.instance.id"} | {
         "enable.partition.eof": True,
-        "auto.offset.reset": "earliest",
     }
 
 

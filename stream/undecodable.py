@@ -12,6 +12,7 @@ from contextlib import closing
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from schemas.errors import FlowsentryError
+from stream.offsets import LOST_ITS_PLACE
 
 __all__ = ["UNDECODABLE", "end_of_batch"]
 
@@ -24,7 +25,8 @@ def end_of_batch(consumer: Callable[[], Consumer], topic: str, partition: int, b
     """The offset after the last record of the batch that begins at `base` and cannot be unpacked.
 
     Args:
-        consumer: makes one that belongs to no group and tells the end of a partition (`enable.partition.eof`).
+        consumer: makes one that belongs to no group, tells the end of a partition (`enable.partition.eof`) and what
+            lies beyond (`auto.offset.reset` error).
 
     Raises:
         FlowsentryError: the broker does not answer.
@@ -52,7 +54,7 @@ def _is_inside(consumer: Consumer, topic: str, partition: int, base: int, offset
         if message is None:
             continue
         error = message.error()
-        if error is None or error.code() == KafkaError._PARTITION_EOF:
+        if error is None or error.code() == KafkaError._PARTITION_EOF or error.code() in LOST_ITS_PLACE:
             return False
         if error.code() in UNDECODABLE:
             return (message.offset() or 0) <= base

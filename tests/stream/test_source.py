@@ -314,31 +314,55 @@ def test_losing_partitions_is_a_warning(logs: Logs) -> None:
     assert [(line["level"], line["partitions"]) for line in logs.of("partitions lost")] == [("warning", [1, 2])]
 
 
-def test_a_batch_that_cannot_be_unpacked_is_named_record_by_record_and_passed(
-    rig: Callable[..., Rig], logs: Logs
-) -> None:
-    place = rig()
-    packed: dict[str, Any] = {"compression.type": "zstd", "linger.ms": 5000, "message.max.bytes": 1_000_000_000}
-    packed |= {"batch.size": 1_000_000_000, "queue.buffering.max.kbytes": 1_000_000}
-    producer = Producer({"bootstrap.servers": place.servers, **packed})
-    for values in ([b"first"], [b"before", b"a" * 40_000_000, b"after"], [b"a" * 40_000_000], [b"last"]):
-        for value in values:  # each list is one batch
+BOMB = b"a" * 40_000_000
+
+
+def packed(place: Rig, *batches: list[bytes]) -> None:
+    """Each list in one batch, small as zstd and too large for a consumer."""
+    wide: dict[str, Any] = {"compression.type": "zstd", "linger.ms": 5000, "message.max.bytes": 1_000_000_000}
+    wide |= {"batch.size": 1_000_000_000, "queue.buffering.max.kbytes": 1_000_000}
+    producer = Producer({"bootstrap.servers": place.servers, **wide})
+    for values in batches:
+        for value in values:
             producer.produce(place.flows, value)
         assert producer.flush(30) == 0
-    source = place.source(batch_size=2)
+
+
+def committed_one_by_one(source: Source, count: int) -> list[FlowRecord]:
+    """So many records, each batch's offsets committed."""
     found: list[FlowRecord] = []
     deadline = time.monotonic() + PATIENCE_S
-    while len(found) < 6:
+    while len(found) < count:
         assert time.monotonic() < deadline, [each.id for each in found]
         batch = source.poll()
         found += batch.records
         if len(batch):
             source.consumer.commit(offsets=batch.next_offsets, asynchronous=False)
+    return found
+
+
+def test_a_batch_that_cannot_be_unpacked_is_named_record_by_record_and_passed(
+    rig: Callable[..., Rig], logs: Logs
+) -> None:
+    place = rig()
+    packed(place, [b"first"], [b"before", BOMB, b"after"], [BOMB], [b"last"])
+    found = committed_one_by_one(place.source(batch_size=2), 6)
     assert [each.offset for each in found] == [0, 1, 2, 3, 4, 5]
     assert [each.value for each in found] == [b"first", None, None, None, None, b"last"]
     assert "with 2 others in a batch that cannot be unpacked" in found[1].undecodable
     assert "with 0 others" in found[4].undecodable and not found[5].undecodable
     assert [line["records"] for line in logs.of("undecodable batch")] == [3, 1]
+
+
+def test_a_batch_that_cannot_be_unpacked_may_be_all_that_there_is(rig: Callable[..., Rig]) -> None:
+    place = rig()
+    packed(place, [b"before", BOMB, b"after"])
+    source = place.source()
+    assert [(each.offset, each.value) for each in committed_one_by_one(source, 3)] == [(0, None), (1, None), (2, None)]
+    packed(place, [BOMB])
+    assert [each.offset for each in committed_one_by_one(source, 1)] == [3]
+    packed(place, [b"last"])
+    assert [each.value for each in committed_one_by_one(source, 1)] == [b"last"]
 
 
 def test_the_newer_protocol_can_be_taken(rig: Callable[..., Rig], logs: Logs) -> None:
