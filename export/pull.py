@@ -39,6 +39,7 @@ __all__ = [
 
 KEPT_VERSIONS = 3
 _LONGEST_PAUSE_S = 300.0
+_MOST_DOUBLINGS = 20  # of the pause; beyond that only the number would grow
 _BUNDLE_FOLDERS = ("", "bundle/")  # where among a model version's artifacts
 _VERSION_NAME = re.compile(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{12}")
 
@@ -214,7 +215,7 @@ def watch(source: Source, place: Path, trust: Trust, *, every_s: float, say: Cal
         except (FlowsentryError, OSError) as error:
             failures += 1
             say(f"trying again: {error}")
-        time.sleep(min(every_s * 2**failures, max(every_s, _LONGEST_PAUSE_S)))
+        time.sleep(min(every_s * 2 ** min(failures, _MOST_DOUBLINGS), max(every_s, _LONGEST_PAUSE_S)))
 
 
 def described(manifest: Manifest) -> str:

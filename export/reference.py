@@ -2,13 +2,11 @@
 
 import io
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
-from export.bundle import REFERENCE, Bundle, read_bundle
+from export.bundle import REFERENCE, Bundle
 from export.detector import Detector, open_detector
-from export.signing import ANYONE, Trust
 from schemas.errors import BundleError
 
 __all__ = ["MAX_DIFFERENCE", "check_reference", "compared", "load_checked"]
@@ -17,14 +15,13 @@ MAX_DIFFERENCE = 1e-4
 _LARGEST_UNPACKED = 64 << 20
 
 
-def load_checked(directory: Path, *, threads: int | None = None, trust: Trust = ANYONE) -> Detector:
-    """Open a bundle as `export.load` does and have it answer its reference rows, after which its first flow is no slower
-    than others.
+def load_checked(bundle: Bundle, *, threads: int | None = None) -> Detector:
+    """Make the detector of a bundle that was read, and have it answer its reference rows, after which its first flow is no
+    slower than others.
 
     Raises:
-        BundleError: it is damaged, incomplete, not signed as it must be, or does not answer as it did when it was built.
+        BundleError: it cannot be loaded, or does not answer as it did when it was built.
     """
-    bundle = read_bundle(directory, trust)
     detector = open_detector(bundle, threads=threads)
     check_reference(bundle, detector)
     return detector

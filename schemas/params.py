@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.errors import ParamsError
 
@@ -35,6 +35,23 @@ _FILE = "_file"
 DEFAULT_FILE = Path("params.yaml")
 NULL: Final = object()
 """An option whose value is null, such as `--set train.threads=null`; a `None` is an option that was not given."""
+
+
+_GUARANTEED = "what is promised of alerts hangs on Flowsentry's own value; leave it out"
+# Of librdkafka's properties; all others are the user's.
+_NOT_FOR_USERS = {
+    "bootstrap.servers": "set stream.bootstrap_servers instead",
+    "metadata.broker.list": "set stream.bootstrap_servers instead",
+    "group.id": "set stream.group instead",
+    "group.instance.id": "set stream.instance instead",
+    "transactional.id": "set stream.group and stream.instance instead, which it is made of",
+    "enable.auto.commit": _GUARANTEED,
+    "enable.auto.offset.store": _GUARANTEED,
+    "isolation.level": _GUARANTEED,
+    "enable.idempotence": _GUARANTEED,
+    "acks": _GUARANTEED,
+    "request.required.acks": _GUARANTEED,
+}
 
 
 class _Section(BaseModel):
@@ -154,6 +171,17 @@ class StreamParams(_Section):
     metrics_host: str = Field("127.0.0.1", description="Address that /metrics listens on.")
     metrics_port: int = Field(9108, ge=0, le=65535, description="Port of /metrics; 0 takes a free one.")
 
+    @model_validator(mode="after")
+    def _topics_are_three(self) -> "StreamParams":
+        names = [self.input, self.alerts, self.dead_letters]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"input, alerts and dead_letters must be three topics, and {name!r} is named twice: the service would "
+                    "read what it writes"
+                )
+        return self
+
 
 class TrackingParams(_Section):
     """Where experiments are recorded."""
@@ -174,6 +202,14 @@ class Params(_Section):
         repr=False,  # it may hold passwords
         description="librdkafka properties for every client, for example security.protocol; NAME_file reads NAME from a file.",
     )
+
+    @field_validator("kafka")
+    @classmethod
+    def _guarantees_stand(cls, kafka: dict[str, str | int | float | bool]) -> dict[str, str | int | float | bool]:
+        for name in kafka:
+            if (instead := _NOT_FOR_USERS.get(name.removesuffix(_FILE))) is not None:
+                raise ValueError(f"kafka.{name}: {instead}")
+        return kafka
 
 
 def load_params(
@@ -300,6 +336,9 @@ def _overlay(merged: dict[str, Any], sources: dict[str, str], values: Mapping[st
 
 def _explain(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     place = [str(part) for part in problem["loc"]]
+    if place[0] == "kafka" and problem["type"] == "value_error":
+        told = str(problem["ctx"]["error"])
+        return f"{_source_of(told.partition(':')[0], sources)}: {told}"
     if place[0] == "kafka":  # without the value, which may be a password
         key = ".".join(place[:2])
         return f"{_source_of(key, sources)}: {key}: expected {'a text, a number or a boolean' if place[1:] else 'a section'}"

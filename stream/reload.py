@@ -23,7 +23,7 @@ from stream.batch import Batch
 from stream.decode import Decoder
 from stream.detect import Policy, detect
 
-__all__ = ["JudgeLike", "Reloader", "Shadow", "shadow"]
+__all__ = ["JudgeLike", "Reloader", "Shadow", "check_same_schema", "shadow"]
 
 log = structlog.get_logger()
 
@@ -180,14 +180,23 @@ class Reloader(Generic[J]):
         if manifest_hash(directory) == self._current.hash:
             return None
         judge = self._load_judge(directory)
-        ours, theirs = self._current.schema, judge.detector.schema
-        if (theirs.name, theirs.fingerprint()) != (ours.name, ours.fingerprint()):
-            raise BundleError(f"{directory}: is of data set {theirs.name}, the service was started for {ours.name}")
+        check_same_schema(self._current, judge.detector.manifest, directory)
         return judge
 
     def _refused(self, why: str) -> None:
         log.error("bundle refused", why=why, goes_on_with=self._current.hash[:12])
         self._on_refusal()
+
+
+def check_same_schema(current: Manifest, other: Manifest, directory: Path) -> None:
+    """Whether the bundle in `directory` judges the flows that the current one judges.
+
+    Raises:
+        BundleError: it is of another data set, or of another version of its schema.
+    """
+    ours, theirs = current.schema, other.schema
+    if (theirs.name, theirs.fingerprint()) != (ours.name, ours.fingerprint()):
+        raise BundleError(f"{directory}: is of data set {theirs.name}, the service was started for {ours.name}")
 
 
 def shadow(old: JudgeLike, new: JudgeLike, batch: Batch) -> Shadow:

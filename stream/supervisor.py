@@ -19,6 +19,8 @@ from typing import Literal
 
 import structlog
 
+from export.bundle import Bundle, read_bundle
+from export.signing import Trust
 from schemas.errors import FencedError, FlowsentryError
 from schemas.params import Params
 from stream.logs import configure_logging
@@ -34,8 +36,8 @@ _BACKOFF_MOST_S = 10.0
 _LOOK_EVERY_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
-# What a worker tells: it has published a batch; or, last of all, why it ends.
-_Kind = Literal["progressed", "refused", "fenced", "outage", "poison"]
+# What a worker tells: it has published a batch; which bundle it uses, by its hash; or, last of all, why it ends.
+_Kind = Literal["progressed", "bundle", "refused", "fenced", "outage", "poison"]
 
 
 def run_workers(params: Params, *, quiet: bool = False) -> int:
@@ -65,6 +67,7 @@ class _Worker:
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.bundle = ""  # the hash of the one that it uses, or used last
         self.process: SpawnProcess | None = None
         self.starts = 0
         self.fruitless = 0  # deaths in a row without a batch published
@@ -74,10 +77,10 @@ class _Worker:
         self._started_at = 0.0
         self._told: Connection | None = None
 
-    def start(self, params: Params, quiet: bool) -> None:
+    def start(self, params: Params, quiet: bool, kept: Bundle | None) -> None:
         context = multiprocessing.get_context("spawn")
         self._told, tell = context.Pipe(duplex=False)
-        arguments = (params, self.index, self.starts, quiet, tell, os.getpid())
+        arguments = (params, self.index, self.starts, quiet, tell, os.getpid(), kept)
         self.process = context.Process(target=_worker_main, args=arguments, name=f"worker-{self.index}")
         with _signals_blocked():
             self.process.start()
@@ -92,6 +95,8 @@ class _Worker:
                 kind, text = self._told.recv()
                 if kind == "progressed":
                     self._progressed, self.fruitless = True, 0
+                elif kind == "bundle":
+                    self.bundle = text
                 else:
                     self.verdict = (kind, text)
         except (EOFError, OSError):  # it has ended, perhaps in the middle of a word
@@ -117,17 +122,20 @@ class _Supervisor:
         self._quiet = quiet
         self._stop = stop
         self._workers = [_Worker(index) for index in range(params.stream.workers)]
+        self._kept: Bundle | None = None  # in use, for workers that are started again while a bad one is at its place
+        self._not_kept = ""  # the hash of one that is in use and was gone from its place already
 
     def run(self) -> int:
         try:
             while not self._stop.is_set():
                 for worker in self._workers:
                     if worker.process is None and time.monotonic() >= worker.due_at:
-                        worker.start(self._params, self._quiet)
+                        worker.start(self._params, self._quiet, self._kept)
                 sentinels = [worker.process.sentinel for worker in self._workers if worker.process is not None]
                 multiprocessing.connection.wait(sentinels, timeout=_LOOK_EVERY_S)
                 for worker in self._workers:
                     worker.listen()
+                    self._keep(worker.bundle)
                     if worker.process is not None and not worker.process.is_alive() and not self._stop.is_set():
                         status = self._may_start_again(worker)
                         if status is not None:
@@ -135,6 +143,23 @@ class _Supervisor:
             return 0
         finally:
             self._stop_all()
+
+    def _keep(self, hash: str) -> None:
+        """Remember the bundle that workers use now, as it is at its place."""
+        if not hash or hash == self._not_kept or (self._kept is not None and self._kept.manifest.hash == hash):
+            return
+        stream = self._params.stream
+        try:
+            bundle = read_bundle(stream.bundle, Trust(stream.trusted_keys, required=stream.require_signature))
+        except FlowsentryError as error:
+            self._not_kept = hash
+            log.warning("the bundle in use is not at its place any more", bundle=hash[:12], why=str(error))
+            return
+        if bundle.manifest.hash == hash:
+            self._kept = bundle
+            log.info("bundle kept for workers that are started again", bundle=hash[:12])
+        else:
+            self._not_kept = hash
 
     def _may_start_again(self, worker: _Worker) -> int | None:
         """Of a worker that has died; the status to end with when it may not."""
@@ -181,7 +206,15 @@ class _Supervisor:
                 worker.process.join()
 
 
-def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: Connection, supervisor: int) -> None:
+def _worker_main(
+    params: Params,
+    index: int,
+    restarts: int,
+    quiet: bool,
+    tell: Connection,
+    supervisor: int,
+    kept: Bundle | None,
+) -> None:
     _die_with(supervisor)
     configure_logging(quiet=quiet)
     structlog.contextvars.bind_contextvars(worker=index)
@@ -201,7 +234,15 @@ def _worker_main(params: Params, index: int, restarts: int, quiet: bool, tell: C
             told = True
 
     try:
-        serve(params, index, stop.is_set, restarts=restarts, progressed=progressed)
+        serve(
+            params,
+            index,
+            stop.is_set,
+            restarts=restarts,
+            kept=kept,
+            progressed=progressed,
+            in_use=lambda hash: tell.send(("bundle", hash)),
+        )
     except FencedError as error:
         _end(tell, "fenced", str(error))
     except Outage as error:

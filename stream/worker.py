@@ -9,10 +9,10 @@ from pathlib import Path
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
-from export.bundle import Manifest
+from export.bundle import Bundle, Manifest, read_bundle
 from export.reference import load_checked
 from export.signing import Trust
-from schemas.errors import FencedError, FlowsentryError
+from schemas.errors import BundleError, FencedError, FlowsentryError
 from schemas.params import Params
 from stream import http
 from stream.access import access_denied, is_secured, service_rights
@@ -32,7 +32,7 @@ from stream.detect import Policy
 from stream.judge import Judge
 from stream.metrics import Metrics
 from stream.record import Limits
-from stream.reload import Reloader
+from stream.reload import Reloader, check_same_schema
 from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
 from stream.source import Source
@@ -50,9 +50,16 @@ def serve(
     stopping: Callable[[], bool],
     *,
     restarts: int = 0,
+    kept: Bundle | None = None,
     progressed: Callable[[], None] = lambda: None,
+    in_use: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Build worker number `index` and run it until `stopping()`. `progressed` is called after each batch.
+    """Build worker number `index` and run it until `stopping()`.
+
+    Args:
+        kept: the bundle that was in use before, for when the one at its place cannot be used.
+        progressed: called after each batch.
+        in_use: called with the hash of the bundle that is in use from now on.
 
     Raises:
         FlowsentryError: the bundle, the topics or the broker are not as they must be.
@@ -70,8 +77,8 @@ def serve(
     )
     trust = Trust(stream.trusted_keys, required=stream.require_signature)
 
-    def load_judge(directory: Path) -> Judge:
-        detector = load_checked(directory, threads=max(1, (os.cpu_count() or 1) // stream.workers), trust=trust)
+    def judge_of(bundle: Bundle) -> Judge:
+        detector = load_checked(bundle, threads=max(1, (os.cpu_count() or 1) // stream.workers))
         threshold = detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold
         decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage, limits=limits)
         return Judge(detector, decoder, Policy(threshold), metrics.stage)
@@ -79,8 +86,9 @@ def serve(
     def taken_over(manifest: Manifest) -> None:
         metrics.set_bundle(manifest)
         status.bundle = manifest.hash
+        in_use(manifest.hash)
 
-    judge = load_judge(stream.bundle)
+    judge = _first_judge(stream.bundle, trust, judge_of, kept)
     manifest = judge.detector.manifest
     taken_over(manifest)
     port = _serve_http(metrics, status, stream.metrics_host, stream.metrics_port + index if stream.metrics_port else 0)
@@ -99,12 +107,16 @@ def serve(
     def denied(error: KafkaError) -> FlowsentryError:
         return access_denied(error, admin, rights)
 
+    def ends_waiting() -> bool:
+        status.beat()
+        return stopping()
+
     ready = wait_for_topics(
         admin,
         {stream.input: UNPACKED, stream.alerts: PLAIN, stream.dead_letters: LARGE_MESSAGES},
         create=stream.create_topics,
         rights=rights if is_secured(admin) else (),
-        stopping=stopping,
+        stopping=ends_waiting,
     )
     if not ready:
         return
@@ -127,7 +139,7 @@ def serve(
     reloader = Reloader(
         stream.bundle,
         current=manifest,
-        load_judge=load_judge,
+        load_judge=lambda directory: judge_of(read_bundle(directory, trust)),
         trust=trust,
         on_refusal=metrics.bundle_refusals.inc,
         on_takeover=taken_over,
@@ -172,6 +184,20 @@ def serve(
     if status.brokers_forgotten and not stopping():
         raise Outage("it had no brokers any more, and the client library forgot those it knew")
     log.info("stopped", name=name)
+
+
+def _first_judge(place: Path, trust: Trust, judge_of: Callable[[Bundle], Judge], kept: Bundle | None) -> Judge:
+    """Of the bundle at its place; of the one that was in use before, if that is no good, as with one that is switched to."""
+    try:
+        bundle = read_bundle(place, trust)
+        if kept is not None:
+            check_same_schema(kept.manifest, bundle.manifest, place)
+        return judge_of(bundle)
+    except BundleError as error:
+        if kept is None:
+            raise
+        log.error("bundle refused", why=str(error), goes_on_with=kept.manifest.hash[:12])
+        return judge_of(kept)
 
 
 def _consumer(params: Params, name: str, status: Status) -> Consumer:

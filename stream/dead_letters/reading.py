@@ -49,7 +49,8 @@ class Reader:
     def __init__(self, params: Params) -> None:
         self.servers = params.stream.bootstrap_servers
         self.group = params.stream.group  # only a name, for access rules
-        properties = {**probe_properties(params), "isolation.level": "read_committed", "enable.auto.commit": False}
+        # Letters that were purged while they were to be read are passed over.
+        properties = {**probe_properties(params), "auto.offset.reset": "earliest"}
         try:
             self._consumer = Consumer(properties)
         except KafkaException as error:

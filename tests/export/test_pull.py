@@ -16,7 +16,7 @@ import pytest
 
 from export.bundle import FILES, MANIFEST, MODEL, REFERENCE, read_bundle, write_manifest, write_signature
 from export.detector import load
-from export.pull import DirectorySource, RegistrySource, SourceError, pull, source_of
+from export.pull import DirectorySource, RegistrySource, SourceError, pull, source_of, watch
 from export.signing import ANYONE, PRIVATE_KEY, PUBLIC_KEY, Trust, make_keys, sign
 from schemas.errors import BundleError, FlowsentryError
 from tests.bundles import make_bundle
@@ -337,6 +337,23 @@ def test_watch_stops_while_a_registry_does_not_answer(place: Path) -> None:
             connection, _ = silent.accept()
             with connection:
                 assert running.stop(signal.SIGTERM) == 0
+
+
+def test_watch_outlives_any_number_of_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Over(Exception):
+        pass
+
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2000:
+            raise Over
+
+    monkeypatch.setattr("export.pull.time.sleep", pause)
+    with pytest.raises(Over):
+        watch(DirectorySource(tmp_path / "none"), tmp_path / "live", ANYONE, every_s=30.0, say=lambda _: None)
+    assert pauses[:3] == [60.0, 120.0, 240.0] and set(pauses[4:]) == {300.0}
 
 
 def test_watch_of_a_directory_takes_what_is_copied_there_when_it_is_whole(

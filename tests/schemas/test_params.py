@@ -212,6 +212,14 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"train": 5}, "option: train = 5: Input should be a valid dictionary"),
         ({"data.dataset": "unsw"}, "Input should be 'cicids2017', 'cicids2017-improved' or 'unsw-nb15'"),
         ({"stream.input": ""}, "stream.input = ''"),
+        (
+            {"stream.dead_letters": "flows"},
+            "stream: input, alerts and dead_letters must be three topics, and 'flows' is",
+        ),
+        ({"stream.alerts": "flows.dead"}, "and 'flows.dead' is named twice"),
+        ({"kafka.enable.auto.commit": True}, "option: kafka.enable.auto.commit: what is promised of alerts hangs on"),
+        ({"kafka.group.id": "x"}, "option: kafka.group.id: set stream.group instead"),
+        ({"kafka.isolation.level_file": "x"}, "option: kafka.isolation.level_file: what is promised"),
         ({"": 1}, "no such setting; allowed: data, train"),
     ],
 )

@@ -4,7 +4,9 @@ The second bundle takes benign flows for attacks and the reverse, so every recor
 it: an alert on an attack came from the first, one on a benign flow from the second, and none can be missing unseen.
 """
 
+import os
 import shutil
+import signal
 import threading
 import urllib.request
 from collections import defaultdict
@@ -18,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from export.bundle import MODEL, read_bundle
 from tests.bundles import make_bundle
 from tests.kafka import committed, produce, read_all, wait_until_consumed
-from tests.stream.rig import Command, alerts_on, attack, benign, command
+from tests.stream.rig import Command, alerts_on, attack, benign, command, workers_of
 
 DATASET = "unsw-nb15"
 CHUNK = 100
@@ -181,3 +183,40 @@ def test_a_bad_bundle_is_refused_and_counted_under_load_and_a_good_one_after_it_
         wait_until_consumed(bootstrap_servers, flows, flows)
     counts = judged_by(bootstrap_servers, flows, hash_of(old), hash_of(new))
     assert min(counts.values()) >= CHUNK, counts
+
+
+@pytest.mark.parametrize("what", ["damaged", "of another data set", "gone"])
+def test_a_worker_that_dies_while_a_bad_bundle_is_there_goes_on_with_the_good_one(
+    bootstrap_servers: str, topic: Callable[..., str], tmp_path: Path, old_and_new: tuple[Path, Path], what: str
+) -> None:
+    flows, (old, new) = topic("flows"), old_and_new
+    live = Path(shutil.copytree(new, tmp_path / "live"))
+    with service(bootstrap_servers, live, flows) as running:
+        produce(bootstrap_servers, flows, [benign()])
+        wait_until_consumed(bootstrap_servers, flows, flows)
+        live.rename(tmp_path / "aside")
+        shutil.copytree(old, tmp_path / "incoming").rename(live)
+        running.until(lambda: load_once(bootstrap_servers, flows) and takeovers(running) == 1, "the next bundle")
+        running.logged("bundle kept for workers that are started again", bundle=hash_of(old)[:12])
+        live.rename(tmp_path / "good")
+        if what == "damaged":
+            shutil.copytree(new, live)
+            (live / MODEL).write_bytes(b"nothing")
+        elif what == "of another data set":
+            make_bundle(live, "cicids2017")
+        killed = workers_of(running.process.pid)
+        os.kill(killed[0], signal.SIGKILL)
+        assert running.logged("worker died and is started again")["status"] == -signal.SIGKILL
+        running.until(lambda: workers_of(running.process.pid) not in ([], killed), "another worker")
+        produce(bootstrap_servers, flows, [attack()] * 3)
+        wait_until_consumed(bootstrap_servers, flows, flows)
+        assert running.logged("bundle refused")["goes_on_with"] == hash_of(old)[:12]
+    last = [alert.bundle.hash for alert in alerts_on(bootstrap_servers, f"{flows}.alerts")[-3:]]
+    assert last == [hash_of(old)] * 3
+    assert read_all(bootstrap_servers, f"{flows}.dead") == []
+
+
+def load_once(servers: str, flows: str) -> bool:
+    """A few flows to try a new bundle on."""
+    produce(servers, flows, [attack(), benign()])
+    return True

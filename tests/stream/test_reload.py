@@ -66,7 +66,7 @@ class Watched:
         )
 
     def load(self, directory: Path) -> Judge:
-        return judge_of(load_checked(directory, threads=1, trust=self.trust))
+        return judge_of(load_checked(read_bundle(directory, self.trust), threads=1))
 
     def load_counted(self, directory: Path) -> Judge:
         self.loads += 1
