@@ -14,6 +14,7 @@ from schemas.dead_letter import Reason, Reject
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
 from stream.detect import Policy, detect
+from stream.sink import Outgoing
 
 __all__ = ["BatchFailed", "Judge", "Judged", "OnPoison", "judge_or_bisect"]
 
@@ -61,8 +62,11 @@ def _rejected(record: FlowRecord, reject: Reject) -> tuple[FlowRecord, Reject]:
     return record, reject
 
 
-def judge_or_bisect(judge: Judge, batch: Batch, on_poison: OnPoison) -> Judged:
-    """Judge a batch; where a bug makes that fail, judge its halves, down to the record that it fails on.
+def judge_or_bisect(
+    judge: Judge, batch: Batch, on_poison: OnPoison, encode: Callable[[Judged], list[Outgoing]]
+) -> tuple[Judged, list[Outgoing]]:
+    """Judge a batch and encode what came of it; where a bug makes that fail, do its halves, down to the record that it
+    fails on.
 
     That record is poison: with `dead-letter` it is set aside and all others are judged, with `stop` all of it stops.
 
@@ -70,20 +74,22 @@ def judge_or_bisect(judge: Judge, batch: Batch, on_poison: OnPoison) -> Judged:
         BatchFailed: `on_poison` is `stop` and a single record cannot be judged.
     """
     try:
-        return judge.judge(batch)
+        judged = judge.judge(batch)
+        return judged, encode(judged)
     except Exception as error:
         if len(batch) > 1:
             _log("batch failed and is judged in halves", batch, error)
             middle = len(batch) // 2
-            first = judge_or_bisect(judge, Batch(batch.records[:middle]), on_poison)
-            second = judge_or_bisect(judge, Batch(batch.records[middle:]), on_poison)
-            return Judged(first.alerts + second.alerts, first.rejects + second.rejects)
+            first, messages = judge_or_bisect(judge, Batch(batch.records[:middle]), on_poison, encode)
+            second, more = judge_or_bisect(judge, Batch(batch.records[middle:]), on_poison, encode)
+            return Judged(first.alerts + second.alerts, first.rejects + second.rejects), messages + more
         [record] = batch.records
         what = f"a {type(error).__name__} at {_place(error)} in our own code, no fault of the record's"
         _log("poison", batch, error, record=record.id, then=on_poison)
         if on_poison == "stop":
             raise BatchFailed(f"{record.id}: {what}; stopping, with its offset uncommitted") from None
-        return Judged([], [(record, Reject(0, Reason.POISON, what))])
+        judged = Judged([], [(record, Reject(0, Reason.POISON, what))])
+        return judged, encode(judged)
 
 
 def _log(event: str, batch: Batch, error: Exception, **more: object) -> None:

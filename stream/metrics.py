@@ -10,7 +10,7 @@ from export.bundle import Manifest
 
 __all__ = ["STAGES", "Metrics"]
 
-STAGES = ("consume", "decode", "score", "detect", "publish")
+STAGES = ("consume", "decode", "score", "detect", "encode", "publish")
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 

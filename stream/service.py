@@ -13,7 +13,7 @@ from stream.batch_limit import BatchLimit
 from stream.encode import messages_of
 from stream.judge import BatchFailed, Judge, Judged, OnPoison, judge_or_bisect
 from stream.metrics import Metrics
-from stream.sink import RetryBatch, Sink, Stopped
+from stream.sink import Outgoing, RetryBatch, Sink, Stopped
 from stream.source import Source
 from stream.status import Status
 
@@ -78,7 +78,7 @@ class Service:
             while not stopping():
                 self._status.beat()
                 with self._metrics.stage("consume"):
-                    batch = self._source.poll()
+                    batch = self._source.poll(stopping)
                 if len(batch):
                     self._attempt(batch)
                 self._report_lag()
@@ -88,21 +88,25 @@ class Service:
     def process(self, batch: Batch, within_s: float | None = None) -> None:
         """One batch, from bytes to the committed transaction."""
         began = time.monotonic()
-        judged = judge_or_bisect(self._judge, batch, self._on_poison)
-        self._limit.observe(len(batch), time.monotonic() - began)
+        judged, messages = judge_or_bisect(self._judge, batch, self._on_poison, self._encode)
         with self._metrics.stage("publish"):
-            messages = messages_of(
+            left_s = None if within_s is None else max(0.0, within_s - (time.monotonic() - began))
+            self._sink.publish(messages, batch.next_offsets, within_s=left_s)
+        self._source.done(batch)
+        self._limit.observe(len(batch), time.monotonic() - began)
+        self._alone.clear()
+        self._cut.clear()
+        self._count(batch, judged)
+
+    def _encode(self, judged: Judged) -> list[Outgoing]:
+        with self._metrics.stage("encode"):
+            return messages_of(
                 judged,
                 alerts_topic=self._alerts_topic,
                 dead_letters_topic=self._dead_letters_topic,
                 alone=self._alone,
                 cut=self._cut,
             )
-            self._sink.publish(messages, batch.next_offsets, within_s=within_s)
-        self._source.done(batch)
-        self._alone.clear()
-        self._cut.clear()
-        self._count(batch, judged)
 
     def _attempt(self, batch: Batch) -> None:
         try:
@@ -116,7 +120,8 @@ class Service:
             return
         # Not in the `except`, see `TransactionalSink.publish`.
         self._metrics.retries.inc()
-        self._status.trouble()
+        if not retry.fenced:  # that alone does not say that Kafka was away
+            self._status.trouble()
         self._give_up_if_too_long(batch, retry)
         self._note_too_large(retry)
         log.warning("batch is done again", records=len(batch), why=str(retry))

@@ -38,6 +38,7 @@ _LOST = (*_FENCED, KafkaError._TIMED_OUT)
 _AFTER_FENCED_S = 3.0
 _RETRY_AFTER_S = 0.2
 _FENCED_MEMBER = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
+_BEGAN_S = time.time() - time.monotonic()
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 
 Denied = Callable[[KafkaError], FlowsentryError]
@@ -64,6 +65,7 @@ class RetryBatch(Exception):
 
     `maybe_committed`: a commit was under way when it went wrong, so only the broker knows; else nothing is committed.
     `too_large`: messages of a set that the broker does not take, and will not take next time either.
+    `fenced`: another holds this one's name, or this one has fenced itself: the consumer will know which.
     """
 
     def __init__(
@@ -72,10 +74,15 @@ class RetryBatch(Exception):
         *,
         maybe_committed: bool = False,
         too_large: Sequence[Outgoing] = (),
-        after_s: float = _RETRY_AFTER_S,
+        fenced: bool = False,
     ) -> None:
         super().__init__(why)
-        self.maybe_committed, self.too_large, self.after_s = maybe_committed, too_large, after_s
+        self.maybe_committed, self.too_large, self.fenced = maybe_committed, too_large, fenced
+
+    @property
+    def after_s(self) -> float:
+        """When to do it again."""
+        return _AFTER_FENCED_S if self.fenced else _RETRY_AFTER_S
 
 
 class Hung(Exception):
@@ -151,11 +158,11 @@ class TransactionalSink:
         why = (refusals.first or error).str()
         log.warning("transaction failed", error=why)
         # A member that slept for too long and joins again has itself fenced what it began before: not final either.
-        after_s = _AFTER_FENCED_S if error.code() in _FENCED or is_fenced(error) else _RETRY_AFTER_S
+        fenced = error.code() in _FENCED or is_fenced(error)
         if error.fatal() or error.code() in _LOST or not self._abort(producer, until):
             self._discard(producer)
         raise_if_denied(refusals.denied or error, self._denied)
-        raise RetryBatch(why, maybe_committed=committing, too_large=refusals.too_large, after_s=after_s)
+        raise RetryBatch(why, maybe_committed=committing, too_large=refusals.too_large, fenced=fenced)
 
     def settle(self) -> None:
         self._producer = self._producer or self._start()
@@ -249,7 +256,7 @@ class AtLeastOnceSink:
             error: KafkaError = exception.args[0]
             raise_if_denied(error, self._denied)
             if is_fenced(error):
-                raise RetryBatch(error.str(), after_s=_AFTER_FENCED_S) from exception
+                raise RetryBatch(error.str(), fenced=True) from exception
             if error.fatal():
                 raise FlowsentryError(f"the producer cannot go on: {error.str()}") from exception
             raise RetryBatch(error.str(), too_large=refusals.too_large) from exception
@@ -314,6 +321,14 @@ def raise_if_denied(error: KafkaError | None, denied: Denied) -> None:
         raise denied(error)
 
 
+def _now_ms() -> int:
+    """The time by the clock as it was when the process began, and by what has passed since.
+
+    A broker refuses messages that are an hour ahead (`message.timestamp.after.max.ms`): a clock that is set must not matter.
+    """
+    return round((_BEGAN_S + time.monotonic()) * 1000)
+
+
 def _produce(producer: Producer, message: Outgoing, refusals: _Refusals) -> None:
     if message.alone:
         producer.flush(_TIMEOUT_S)
@@ -324,6 +339,7 @@ def _produce(producer: Producer, message: Outgoing, refusals: _Refusals) -> None
                 value=message.value,
                 key=message.key,
                 headers=message.headers,
+                timestamp=_now_ms(),
                 on_delivery=partial(refusals.delivered, message),
             )
             producer.poll(0)

@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 _STEP = 64  # records between two looks at how many bytes a batch has
 _LAG_TIMEOUT_S = 0.1
+_LOOK_UP_S = 0.5  # so long a wait at most, before looking whether to stop
 
 
 @dataclass(slots=True)
@@ -95,8 +96,9 @@ class Source:
         self._closing = False
         self._subscribe()
 
-    def poll(self) -> Batch:
-        """What has come within `max_wait_s`, up to the batch's limits of records and bytes; it may be empty.
+    def poll(self, stopping: Callable[[], bool] = lambda: False) -> Batch:
+        """What has come within `max_wait_s`, or until `stopping`, up to the batch's limits of records and bytes; it may be
+        empty.
 
         Raises:
             FencedError: another member of the group has this one's name.
@@ -113,10 +115,11 @@ class Source:
         until, rows = self._clock() + self._max_wait_s, self._limit.rows
         while (room := rows - len(self._in_hand)) > 0 and size < self._max_batch_bytes:
             left_s = until - self._clock()
-            taken = self._take(min(_STEP, room), max(0.0, left_s))
+            taken = self._take(min(_STEP, room), min(max(0.0, left_s), _LOOK_UP_S))
             self._in_hand += taken
             size += sum(record.size for record in taken)
-            if left_s <= 0:
+            self._status.beat()
+            if left_s <= 0 or stopping():
                 break
         batch, self._in_hand = Batch(self._in_hand), []
         if len(batch):

@@ -281,9 +281,9 @@ MUTATIONS = (
         _POISON_STOPS,
         (
             "stream/service.py",
-            "        judged = judge_or_bisect(self._judge, batch, self._on_poison)\n",
+            "        judged, messages = judge_or_bisect(self._judge, batch, self._on_poison, self._encode)\n",
             "        try:\n"
-            "            judged = judge_or_bisect(self._judge, batch, self._on_poison)\n"
+            "            judged, messages = judge_or_bisect(self._judge, batch, self._on_poison, self._encode)\n"
             "        except BatchFailed:\n"
             "            self._sink.publish([], batch.next_offsets)\n"
             "            raise\n",
@@ -292,7 +292,11 @@ MUTATIONS = (
     _mutation(
         "a record that a bug meets is skipped in silence",
         _POISON_ALONE,
-        ("stream/judge.py", "return Judged([], [(record, Reject(0, Reason.POISON, what))])", "return Judged([], [])"),
+        (
+            "stream/judge.py",
+            "judged = Judged([], [(record, Reject(0, Reason.POISON, what))])",
+            "judged = Judged([], [])",
+        ),
     ),
     _mutation(
         "a bug sets the whole batch aside",
@@ -301,7 +305,8 @@ MUTATIONS = (
             "stream/judge.py",
             "        if len(batch) > 1:\n",
             '        if len(batch) > 1 and on_poison == "dead-letter":\n'
-            "            return Judged([], [(each, Reject(0, Reason.POISON, '')) for each in batch.records])\n"
+            "            judged = Judged([], [(each, Reject(0, Reason.POISON, '')) for each in batch.records])\n"
+            "            return judged, encode(judged)\n"
             "        if len(batch) > 1:\n",
         ),
     ),

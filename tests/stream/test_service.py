@@ -16,7 +16,8 @@ from export.detector import Detector, Scores
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import FlowsentryError
 from stream import service as module
-from stream.encode import SOURCE_TIME_HEADER
+from stream.encode import SOURCE_TIME_HEADER, messages_of
+from stream.judge import Judged
 from stream.metrics import Metrics
 from stream.service import BatchFailed
 from stream.sink import Outgoing, RetryBatch, TransactionalSink
@@ -81,7 +82,9 @@ def test_the_stages_come_in_order_once_a_batch(rig: Callable[..., Rig]) -> None:
     batches = place.value("flowsentry_batches_total")
     assert batches == 3
     polled = "".join({"consume": "."}.get(stage, f" {stage}") for stage in metrics.order)
-    assert [words.split() for words in polled.split(".") if words] == [["decode", "score", "detect", "publish"]] * 3
+    assert [words.split() for words in polled.split(".") if words] == [
+        ["decode", "score", "detect", "encode", "publish"]
+    ] * 3
 
 
 def test_a_batch_of_attacks_benign_flows_and_garbage(rig: Callable[..., Rig], logs: Logs) -> None:
@@ -132,7 +135,6 @@ class AbortsFirst(TransactionalSink):
     """Breaks its first transactions off when all messages are in them, as a rebalance would."""
 
     times = 1
-    after_s = 0.1
 
     def publish(
         self, messages: Sequence[Outgoing], next_offsets: list[TopicPartition], *, within_s: float | None = None
@@ -145,7 +147,7 @@ class AbortsFirst(TransactionalSink):
                 self._producer.produce(message.topic, message.value, message.key)
             self._producer.flush(30)
             self._producer.abort_transaction(30)
-            raise RetryBatch("the group moved on", after_s=self.after_s)
+            raise RetryBatch("the group moved on")
         super().publish(messages, next_offsets, within_s=within_s)
 
 
@@ -186,7 +188,7 @@ def test_trouble_that_passed_is_forgotten(rig: Callable[..., Rig], monkeypatch: 
     place = rig()
     source = place.source(batch_size=1)
     sink = AbortsFirst(place.producer(), source.consumer, denied=denied)
-    sink.after_s = 0.6
+    monkeypatch.setattr("stream.sink._RETRY_AFTER_S", 0.6)
     service = place.service(source=source, sink=sink)
     for flows in (1, 2, 3):  # together they fail for longer than is allowed
         sink.times = 1
@@ -238,6 +240,35 @@ def test_poison_can_be_set_aside_instead_and_costs_only_itself(rig: Callable[...
     ]  # fmt: skip
     assert told[0].detail.startswith("a ValueError at test_service.py:") and MARKER not in told[0].detail
     assert place.value("flowsentry_dead_letters_total", reason="poison") == 2
+
+
+def test_a_bug_that_encoding_meets_costs_its_record_too(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(judged: Judged, **more: Any) -> list[Outgoing]:
+        if any(record.value == attack(sttl=POISON) for record, _ in judged.alerts):
+            raise ValueError(MARKER)
+        return messages_of(judged, **more)
+
+    monkeypatch.setattr(module, "messages_of", encode)
+    place = rig()
+    produce(place.servers, place.flows, [attack(), attack(sttl=POISON), attack(), b"garbage"])
+    source = place.source(batch_size=4, max_wait_s=5)
+    place.run(place.service(source=source, on_poison="dead-letter"), 4)
+    assert ids(place) == ["0", "2"] and done(place) == 4
+    told = [DeadLetter.from_headers(cast(Any, it.headers())) for it in read_all(place.servers, place.dead)]
+    assert [(each.offset, each.reason) for each in told] == [(1, Reason.POISON), (3, Reason.NOT_JSON)]
+
+
+def test_a_slow_batch_makes_the_next_ones_smaller(rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = rig()
+    produce(place.servers, place.flows, [benign()] * 100)
+    source = place.source(batch_size=50, max_wait_s=1)
+    service = place.service(source=source)
+    service._limit = source._limit
+    monkeypatch.setattr(source._limit, "_budget_s", 1e-6)  # as if each record took long
+    place.run(service, 60)
+    assert (place.value("flowsentry_batches_total") or 0) > 10
 
 
 def test_a_batch_that_fails_only_as_a_whole_is_judged_in_parts(rig: Callable[..., Rig], logs: Logs) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.kafka import produce, wait_until_consumed
+from tests.kafka import committed, produce, wait_until_consumed
 from tests.stream.rig import PATIENCE_S, Command, alerts_on, attack, command, options, workers_of
 
 
@@ -133,6 +134,37 @@ def test_of_two_instances_with_one_name_one_ends_and_says_why_and_the_other_goes
             wait_until_consumed(bootstrap_servers, flows, flows)
             assert other.stop() == 0
     assert len(alerts_on(bootstrap_servers, f"{flows}.alerts")) == 2
+
+
+def test_two_instances_with_one_name_while_flows_keep_coming(
+    bootstrap_servers: str, topic: Callable[..., str], tiny_bundle: Path
+) -> None:
+    flows, sent, enough = topic("flows"), [0], threading.Event()
+
+    def feed() -> None:
+        while not enough.wait(0.01):
+            produce(bootstrap_servers, flows, [attack()] * 10)
+            sent[0] += 10
+
+    words = options(bootstrap_servers, flows, tiny_bundle, "--create-topics", "--instance", "same")
+    feeding = threading.Thread(target=feed)
+    with command(*words) as older:
+        feeding.start()
+        try:
+            older.until(lambda: committed(bootstrap_servers, flows, flows)[0] > 50, "flows that the older one judged")
+            with command(*words) as newer:
+                ended, other = (older, newer) if ends(older, newer) else (newer, older)
+                assert ended.ended() == 2
+                assert "fenced: another worker of the group has this one's name" in ended.lines[-1]
+                enough.set()
+                feeding.join()
+                wait_until_consumed(bootstrap_servers, flows, flows)
+                assert other.stop() == 0
+        finally:
+            enough.set()
+            feeding.join()
+    ids = [alert.id for alert in alerts_on(bootstrap_servers, f"{flows}.alerts")]
+    assert sorted(ids) == sorted(f"{flows}-0-{offset}" for offset in range(sent[0]))
 
 
 def ends(one: Command, other: Command) -> bool:
