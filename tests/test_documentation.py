@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import mutants
+from tests.faults.mutations import MUTATIONS
+
 ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"`(?:(?P<folder>tests/[a-z_/]+)/)?(?P<file>test_\w+\.py)::(?P<test>test_\w+)`")
 
@@ -27,6 +30,12 @@ def test_every_line_of_the_guarantees_names_a_test() -> None:
     section = text.partition("## Guarantees")[2].partition("\n\nTwo limits")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")][1:]
     assert len(lines) > 10 and all(NAMED.search(line) for line in lines)
+
+
+def test_every_promise_is_broken_by_a_mutant_that_can_still_be_made() -> None:
+    assert mutants.main(["--list"]) == 0
+    tests = {each.test for each in MUTATIONS}
+    assert [place for place in named() if "::".join(place) not in tests] == []
 
 
 def test_links_lead_to_files() -> None:

@@ -336,6 +336,39 @@ MUTATIONS = (
         ("stream/source.py", "if error.code() in UNDECODABLE and", "if error.code() in () and"),
     ),
     _mutation(
+        "a batch that cannot be unpacked is not seen where it begins its partition",
+        "tests/stream/test_source.py::test_a_batch_that_cannot_be_unpacked_may_be_all_that_there_is",
+        ("stream/source.py", "offset is not None and offset >= 0:", "(offset or -1) >= 0:"),
+    ),
+    _mutation(
+        "the time of messages follows a clock that is set",
+        f"{_FAULTS}test_a_clock_that_jumps",
+        (
+            "stream/sink.py",
+            "    return round((_BEGAN_S + time.monotonic()) * 1000)\n",
+            "    return round(time.time() * 1000)\n",
+        ),
+    ),
+    _mutation(
+        "being fenced is taken for an outage",
+        "tests/stream/test_supervisor.py::test_two_instances_with_one_name_while_flows_keep_coming",
+        ("stream/service.py", "        if not retry.fenced:", "        if retry is not None:"),
+    ),
+    _mutation(
+        "a worker that is started again has only the bundle at its place",
+        "tests/stream/test_hot_reload.py::test_a_worker_that_dies_while_a_bad_bundle_is_there_goes_on_with_the_good_one",
+        ("stream/supervisor.py", "self._quiet, self._kept)", "self._quiet, None)"),
+    ),
+    _mutation(
+        "what was judged is never published",
+        "tests/stream/test_service.py::test_a_bug_that_encoding_meets_costs_its_record_too",
+        (
+            "stream/judge.py",
+            "        return judged, encode(judged)\n    except",
+            "        return judged, []\n    except",
+        ),
+    ),
+    _mutation(
         "a member that is back is content with what it had",
         "tests/stream/test_source.py::test_partitions_that_were_added_while_a_member_was_away_are_shared_out",
         ("stream/source.py", "        if self._rejoin:\n", "        if False:\n"),
