@@ -21,9 +21,11 @@ __all__ = [
     "Right",
     "access_denied",
     "check_access",
+    "dead_letter_rights",
     "is_denial",
     "is_secured",
     "missing_rights",
+    "receipts_of",
     "service_rights",
 ]
 
@@ -75,6 +77,26 @@ def service_rights(params: Params, transactional_id: str | None = None) -> list[
     return rights + ([Right("transactional-id", transactional_id, AclOperation.WRITE)] if transactional_id else [])
 
 
+def dead_letter_rights(action: str, dead_letters: str, target: str) -> list[Right]:
+    """All that `dead-letters list | show | replay | purge` needs; `target` is where records are put back.
+
+    Of a record that was cut the original is read where it came from, which needs Read there.
+    """
+    receipts, transactional_id = receipts_of(dead_letters)
+    rights = [Right("topic", dead_letters, AclOperation.READ), Right("topic", receipts, AclOperation.READ)]
+    if action == "replay":
+        rights += [Right("topic", name, AclOperation.WRITE) for name in (target, receipts)]
+        rights.append(Right("transactional-id", transactional_id, AclOperation.WRITE))
+    if action == "purge":
+        rights.append(Right("topic", dead_letters, AclOperation.DELETE))
+    return rights
+
+
+def receipts_of(dead_letters: str) -> tuple[str, str]:
+    """The topic of receipts for letters that were put back, and the transactional id that puts them back."""
+    return f"{dead_letters}.replayed", f"{dead_letters}.replay"
+
+
 def is_secured(properties: Properties) -> bool:
     """Whether Kafka knows who we are. If not it may well have no access rules, and is not asked for rights beforehand:
     the client library can crash when a broker dies while it is asked."""
@@ -110,8 +132,8 @@ def check_access(admin: AdminClient, properties: Properties, rights: Sequence[Ri
 
 def missing_rights(admin: AdminClient, rights: Sequence[Right]) -> list[Right]:
     """Those of `rights` on topics and groups that are not granted; of transactional ids Kafka does not tell."""
-    topics = [right.name for right in rights if right.resource == "topic"]
-    groups = [right.name for right in rights if right.resource == "group"]
+    topics = list(dict.fromkeys(right.name for right in rights if right.resource == "topic"))
+    groups = list(dict.fromkeys(right.name for right in rights if right.resource == "group"))
     answers: dict[tuple[str, str], Future[TopicDescription] | Future[ConsumerGroupDescription]] = {}
     if topics:
         told = admin.describe_topics(

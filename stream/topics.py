@@ -8,6 +8,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclOperation
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 
@@ -28,6 +29,7 @@ __all__ = [
     "error_text",
     "partitions_of",
     "wait_for_topics",
+    "warn_if_packed",
 ]
 
 log = structlog.get_logger()
@@ -151,6 +153,25 @@ def ensure_topic(
             f"topic {topic!r} does not exist at {bootstrap_servers}: make it first, or give --create-topics"
         )
     cluster.create({topic: config})
+
+
+def warn_if_packed(properties: Properties, topic: str) -> None:
+    """Say so if the broker keeps a topic's records as their producers packed them: then memory has no bound."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    try:
+        admin = AdminClient({**properties, "log_level": 0})
+        told = admin.describe_configs([resource], request_timeout=_LOOK_S)[resource].result(_LOOK_S)
+    except (KafkaException, TimeoutError) as error:
+        why = error_text(error) if isinstance(error, KafkaException) else "no answer"
+        log.info("whether the input topic keeps records packed is not known", topic=topic, why=why)
+        return
+    if (found := told["compression.type"].value) != UNPACKED["compression.type"]:
+        log.warning(
+            "the input topic keeps records packed",
+            topic=topic,
+            compression_type=found,
+            why="what a producer packed can take a thousand times its size in memory: set compression.type=uncompressed on it",
+        )
 
 
 def create_topics(admin: AdminClient, topics: Mapping[str, Config], *, partitions: int = 1) -> None:

@@ -37,7 +37,7 @@ from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
 from stream.source import Source
 from stream.status import BROKER_SEEN_WITHIN_S, Status
-from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics
+from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics, warn_if_packed
 
 __all__ = ["serve"]
 
@@ -120,6 +120,8 @@ def serve(
     )
     if not ready:
         return
+    if index == 0 and restarts == 0:
+        warn_if_packed(admin, stream.input)
     consumer = _consumer(params, name, status)
     limit = BatchLimit(stream.batch_size, float(consumer_properties(params, name)["max.poll.interval.ms"]) / 1000)
     source = Source(

@@ -18,6 +18,8 @@ from schemas.cli import add_common
 from schemas.dead_letter import Reason
 from schemas.errors import FlowsentryError, ParamsError
 from schemas.params import Params
+from stream.access import dead_letter_rights, is_secured
+from stream.clients import admin_properties
 from stream.dead_letters.letters import DeadLetters, Selection, original, parse_moment
 from stream.dead_letters.purging import count_doomed, delete
 from stream.dead_letters.reading import Advance, Reader, Span
@@ -25,6 +27,7 @@ from stream.dead_letters.receipts import Receipts
 from stream.dead_letters.replaying import MAX_HOPS, Outcome, Replay
 from stream.dead_letters.showing import By, columns, pick, tallies_as_json, tallies_as_table, tally
 from stream.times import to_us
+from stream.topics import TIMEOUT_S, Cluster
 from stream.wording import printable
 
 __all__ = ["EXAMPLES", "add_commands", "run"]
@@ -40,7 +43,8 @@ EXAMPLES = """examples:
 TIME is ISO 8601 (2026-03-04, 2026-03-04T05:06; UTC unless it says otherwise) or how long ago (90s, 15m, 2h, 7d, 1w; '15m
 ago' too), and is when a record was set aside. ID is topic-partition-offset, of a letter or of the record set aside.
 
-exit status: 0 done; 1 some letters were left where they are, or an ID is none's, and which; 2 what is wrong
+exit status: 0 done; 1 some letters were left where they are, or there is no letter of an ID (the message says which); 2 it
+could not be done (the message says why)
 """
 
 _SHOWN = 20
@@ -84,7 +88,7 @@ def add_commands(group: argparse.ArgumentParser, add_servers: Callable[[argparse
     show.add_argument("ids", nargs="*", metavar="ID", help="only these")
     add_filters(show)
     show.add_argument(
-        "--limit", type=_at_least(1), metavar="N", help=f"at most so many (default: {_SHOWN}, or all IDs)"
+        "--limit", type=_at_least(1), metavar="N", help=f"at most so many (default: {_SHOWN}; of IDs, all)"
     )
     show.add_argument("--oldest-first", action="store_true", help="the oldest, oldest first")
     show.add_argument("--raw", action="store_true", help="only the original bytes of the one letter of ID, exactly")
@@ -102,7 +106,7 @@ def add_commands(group: argparse.ArgumentParser, add_servers: Callable[[argparse
     purge.add_argument("ids", nargs="*", metavar="ID", help=argparse.SUPPRESS)
     add_filters(purge, hidden=True)
     what = purge.add_mutually_exclusive_group(required=True)
-    what.add_argument("--before", metavar="TIME", help="up to the first that was set aside then or later")
+    what.add_argument("--before", metavar="TIME", help="those before the first that was set aside at TIME or later")
     what.add_argument("--all", action="store_true", help="all there are now")
     for action in (again, purge):
         action.add_argument("--yes", action="store_true", help="do not ask")
@@ -130,6 +134,7 @@ def run(arguments: argparse.Namespace, params: Params) -> int:
             f"dead-letters {arguments.action} asks before it goes on, and there is no terminal to ask at: give --yes to go "
             "on, or --dry-run to see what it would do"
         )
+    _check_rights(arguments, params)
     with closing(Reader(params)) as reader:
         letters = DeadLetters(reader, arguments.topic or params.stream.dead_letters)
         spans = letters.spans(selection)
@@ -143,6 +148,16 @@ def run(arguments: argparse.Namespace, params: Params) -> int:
     if letters.strangers:
         _tell(f"messages on {letters.topic!r} that were no dead letters: {letters.strangers}")
     return status
+
+
+def _check_rights(arguments: argparse.Namespace, params: Params) -> None:
+    """Where Kafka may have rules; a topic that the user may not see would seem not to exist."""
+    properties = admin_properties(params)
+    if not is_secured(properties):
+        return
+    topic = arguments.topic or params.stream.dead_letters
+    target = getattr(arguments, "to", None) or params.stream.input
+    Cluster(properties).missing([], dead_letter_rights(arguments.action, topic, target), TIMEOUT_S)
 
 
 def _selection(arguments: argparse.Namespace) -> Selection:

@@ -16,11 +16,7 @@ __all__ = ["Advance", "Reader", "Span"]
 
 _POLL_S = 0.5
 _SILENCE_S = 60.0
-_REFUSALS = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
+_REFUSALS = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 Advance = Callable[[int], None]
 """Told how many offsets further the reading is."""
@@ -102,6 +98,8 @@ class Reader:
                 continue
             place = (message.topic() or "", message.partition() or 0)
             error = message.error()
+            if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                continue  # librdkafka looks for a group's coordinator, needed or not: nothing is committed here
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 if error.fatal() or error.code() in _REFUSALS:
                     raise FlowsentryError(f"reading {_topics(spans)} as group {self.group!r}: {error.str()}")

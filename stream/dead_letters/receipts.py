@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import FlowsentryError
 from schemas.params import Params
+from stream.access import receipts_of
 from stream.clients import admin_properties
 from stream.dead_letters.letters import Letter, parse_place
 from stream.dead_letters.reading import Reader, Span
@@ -43,7 +44,7 @@ class Receipts:
         Raises:
             FlowsentryError: no answer from Kafka, or it refuses.
         """
-        self.topic = f"{dead_letters}.replayed"
+        self.topic, _ = receipts_of(dead_letters)
         self._dead_letters = dead_letters
         self._spans = {span.partition: span for span in spans}
         self._bits = {span.partition: bytearray(len(span) // 8 + 1) for span in spans}
@@ -54,9 +55,10 @@ class Receipts:
             raise FlowsentryError(f"topic {dead_letters!r} cannot be looked at: {error_text(error)}") from None
         self._topic_id = str(found.topic_id)
 
-    def make_topic(self) -> None:
+    def make_topic(self, reader: Reader) -> None:
         """Make the topic of receipts unless it is there."""
-        create_topics(self._admin, {self.topic: COMPACTED})
+        if not reader.partitions(self.topic):
+            create_topics(self._admin, {self.topic: COMPACTED})
 
     def load(self, reader: Reader) -> None:
         """Read all receipts that there are by now.

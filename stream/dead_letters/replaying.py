@@ -1,5 +1,6 @@
 """Dead letters put back on the topics that they came from: each once, whenever this is killed, and never in a loop."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from schemas.dead_letter import HOPS_HEADER, Reason
 from schemas.errors import FlowsentryError, ParamsError
 from schemas.params import Params
-from stream.clients import producer_properties
+from stream.access import Right, access_denied, dead_letter_rights, is_denial, receipts_of
+from stream.clients import admin_properties, producer_properties
 from stream.dead_letters.letters import DeadLetters, Letter, Selection, original
 from stream.dead_letters.reading import Advance, Reader, Span
 from stream.dead_letters.receipts import Receipts
@@ -28,8 +30,10 @@ _LARGEST = 256 << 20
 _TIMEOUT_S = 30.0
 _GIVE_UP_AFTER_S = 120.0
 _RETRY_AFTER_S = 0.2
+_SILENT = logging.Logger("librdkafka")  # what goes wrong is raised
+_SILENT.addHandler(logging.NullHandler())
+_TRANSACTION_MS = 15_000  # a chunk's; whoever reads the topic waits so long for one that was killed
 _FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
-_REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
 _TOO_LARGE = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE)
 
 
@@ -114,10 +118,11 @@ class Replay:
             FlowsentryError: another replay has taken over, or Kafka does not do it. What was put back until then stays,
                 and another run goes on after it.
         """
-        self._receipts.make_topic()
+        self._receipts.make_topic(self._reader)
         # By the name every replay of this topic has: ends any other, and what it left open. Only then the receipts
         # tell of all that it did.
-        writer = _Writer(self._params, f"{self._letters.topic}.replay", self._receipts)
+        rights = dead_letter_rights("replay", self._letters.topic, self._to or self._params.stream.input)
+        writer = _Writer(self._params, receipts_of(self._letters.topic)[1], self._receipts, rights)
         self._receipts.load(self._reader)
         chunk: list[_Returned] = []
         size = 0
@@ -164,18 +169,21 @@ class Replay:
 class _Writer:
     """Writes records and their receipts, a transaction a chunk."""
 
-    def __init__(self, params: Params, transactional_id: str, receipts: Receipts) -> None:
+    def __init__(self, params: Params, transactional_id: str, receipts: Receipts, rights: Sequence[Right]) -> None:
         self._receipts = receipts
+        self._admin_properties, self._rights = admin_properties(params), rights
         self._servers = params.stream.bootstrap_servers
         properties = {
             **producer_properties(params, transactional_id=transactional_id),
             "message.max.bytes": _LARGEST,  # a letter that was cut is larger than others
+            "transaction.timeout.ms": _TRANSACTION_MS,
             **params.kafka,
         }
         try:
-            self._producer = Producer(properties)
+            self._producer = Producer(properties, logger=_SILENT)
             self._producer.init_transactions(_TIMEOUT_S)
         except KafkaException as error:
+            self._raise_if_denied(error.args[0])
             raise FlowsentryError(
                 f"no transaction {transactional_id!r} with Kafka at {self._servers}: {error_text(error)}"
             ) from None
@@ -205,19 +213,25 @@ class _Writer:
                 return self._transaction(chunk)
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
+                self._raise_if_denied(error)
                 if error.code() in _FENCED:
                     raise FlowsentryError(
-                        "another replay of these dead letters has taken over, this one stops: what it had put back stays"
+                        "another replay of these dead letters has taken over, or Kafka did not take a part of them within "
+                        f"{_TRANSACTION_MS // 1000} s; this one stops. What it had put back stays, and is not put back twice"
                     ) from None
                 if error.code() in _TOO_LARGE:
                     raise _TooLarge from None
-                given_up = error.fatal() or error.retriable() or error.code() in _REFUSED  # retried long enough
+                given_up = error.fatal() or error.retriable()  # retried long enough
                 if given_up or time.monotonic() > deadline_s:
                     raise FlowsentryError(
                         f"Kafka at {self._servers} does not take the records: {error.str()}. Run it again: what was put "
                         "back is not put back twice"
                     ) from None
             time.sleep(_RETRY_AFTER_S)
+
+    def _raise_if_denied(self, error: KafkaError) -> None:
+        if is_denial(error):
+            raise access_denied(error, self._admin_properties, self._rights) from None
 
     def _transaction(self, chunk: Sequence[_Returned]) -> None:
         """All or nothing; raises the first refusal, with the transaction aborted if it can be."""

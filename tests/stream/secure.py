@@ -19,7 +19,7 @@ from stream.broker import LocalBroker
 __all__ = ["DOCUMENTED", "PASSWORDS", "Grant", "Names", "SecureKafka", "secure_kafka"]
 
 ANSWER_S = 30.0
-PASSWORDS = {user: f"{user}s-Kept+out.of_every=line" for user in ("detector", "probe", "siem")}
+PASSWORDS = {user: f"{user}s-Kept+out.of_every=line" for user in ("detector", "probe", "siem", "operator")}
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 _OAUTH = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=x;"
 _GRANT = re.compile(
@@ -121,7 +121,8 @@ class Names:
         self._unique = uuid.uuid4().hex[:8]
 
     def __call__(self, name: str) -> str:
-        return f"{name.removesuffix('-')}.{self._unique}{'-' if name.endswith('-') else ''}"
+        tail = next((tail for tail in ("-", ".replayed", ".replay") if name.endswith(tail)), "")
+        return f"{name.removesuffix(tail)}.{self._unique}{tail}"
 
     def grants(self, *users: str, but: Grant | None = None) -> list[Grant]:
         """The documented list of some users, less one of its lines."""

@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclOperation
 
 from schemas.alert import Alert
+from schemas.dead_letter import DeadLetter, Reason
 from schemas.params import Params, StreamParams
 from stream.__main__ import main
 from stream.access import AccessDenied, Right, access_denied, is_denial, missing_rights, service_rights
@@ -45,7 +46,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
 def names(kafka: SecureKafka) -> Names:
     """The documentation's topics under names of the test's own; they exist."""
     own = Names()
-    kafka.topics(*(own(name) for name in ("flows", "alerts", "flows.dead")))
+    kafka.topics(*(own(name) for name in ("flows", "alerts", "flows.dead", "flows.dead.replayed")))
     return own
 
 
@@ -98,6 +99,19 @@ def alerts_words(servers: str, names: Names) -> list[str]:
     return [*words, "--format", "json", "--limit", str(ATTACKS)]
 
 
+def letters_words(servers: str, names: Names, action: str, *more: str) -> list[str]:
+    words = ["dead-letters", action, "--bootstrap-servers", servers, "--topic", names("flows.dead")]
+    return [*words, "--set", f"stream.input={names('flows')}", *more]
+
+
+def set_aside(kafka: SecureKafka, names: Names) -> None:
+    """A dead letter."""
+    letter = DeadLetter(reason=Reason.NOT_JSON, detail="", topic=names("flows"), partition=0, offset=0)
+    producer = Producer({"bootstrap.servers": kafka.local.bootstrap_servers})
+    producer.produce(names("flows.dead"), b"garbage", headers=[*letter.to_headers()])
+    assert producer.flush(30) == 0
+
+
 def scrape(running: Command) -> str:
     """What Prometheus would see now; of this machine's addresses only 127.0.0.1 answers."""
     url = running.logged("running")["metrics"]
@@ -134,6 +148,18 @@ def test_flows_become_alerts_with_exactly_the_documented_rights(
     assert not read_all(kafka.local.bootstrap_servers, names("flows.dead"))
 
 
+def test_dead_letters_are_handled_with_exactly_the_documented_rights(
+    kafka: SecureKafka, names: Names, tmp_path: Path
+) -> None:
+    set_aside(kafka, names)
+    environment, servers = as_environment(kafka.scram("operator"), tmp_path), kafka.servers("SCRAM")
+    with kafka.granted(names.grants("operator")):
+        for action, *more in (["list"], ["show"], ["replay", "--yes"], ["purge", "--all", "--yes"]):
+            done = finished(*letters_words(servers, names, action, *more), **environment)
+            assert done.returncode == 0, done.stderr
+    assert [each.value() for each in read_all(kafka.local.bootstrap_servers, names("flows"))] == [b"garbage"]
+
+
 @pytest.fixture
 def ended(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], own_signals: None
@@ -157,17 +183,21 @@ def test_each_right_that_is_missing_is_named(
     ended: Callable[..., tuple[int, str]],
     grant: Grant,
 ) -> None:
-    user, operation, resource, name, _ = grant
+    user, operation, resource, name, pattern = grant
     servers = kafka.servers("SCRAM")
     words = {
         "detector": run_words(servers, names, tiny_bundle),
         "probe": replay_words(servers, names, rows),
         "siem": alerts_words(servers, names),
+        "operator": letters_words(
+            servers, names, *(["purge", "--all"] if operation == "Delete" else ["replay"]), "--yes"
+        ),
     }[user]
+    set_aside(kafka, names)
     with kafka.granted(names.grants(*PASSWORDS, but=grant)):
         status, written = ended(words, kafka.scram(user))
     assert status == 2, written
-    told = names(name) + ("box-0" if resource == "transactional-id" else "")
+    told = names(name) + ("box-0" if pattern else "")
     assert written[written.index("error: ") :].splitlines()[:2] == [
         f"error: Kafka denies User:{user}: {operation} on {resource} {told!r}. An administrator can grant it:",
         f"  kafka-acls --bootstrap-server {servers} --add --allow-principal User:{user} --operation {operation} "

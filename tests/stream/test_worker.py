@@ -4,24 +4,29 @@ import os
 import signal
 import socket
 import time
+import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from export.signing import PUBLIC_KEY, make_keys
 from schemas.errors import FlowsentryError
 from stream.__main__ import main
 from stream.broker import LocalBroker
 from stream.metrics import STAGES, Metrics
 from stream.status import Status
-from stream.topics import PLAIN, create_topics
+from stream.topics import PLAIN, create_topics, warn_if_packed
 from stream.worker import _serve_http
 from tests.kafka import produce, wait_until_consumed
-from tests.stream.rig import PATIENCE_S, Command, alerts_on, attack, benign, command, options, workers_of
+from tests.stream.rig import PATIENCE_S, Command, Logs, alerts_on, attack, benign, command, options, workers_of
 
 
 def scrape(running: Command) -> dict[str, Metric]:
@@ -211,3 +216,61 @@ class TestRefused:
 
 def test_patience_is_longer_than_the_goal() -> None:
     assert PATIENCE_S > 15
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_input_topic_that_keeps_records_packed_is_warned_of(
+    bootstrap_servers: str, topic: Callable[..., str], logs: Logs, packed: bool
+) -> None:
+    flows = topic("flows")
+    properties: dict[str, Any] = {"bootstrap.servers": bootstrap_servers}
+    if not packed:
+        unpacked = ConfigEntry("compression.type", "uncompressed", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource("topic", flows, incremental_configs=[unpacked])
+        admin = AdminClient(properties)
+        admin.incremental_alter_configs([resource])[resource].result(30)
+    warn_if_packed(properties, flows)
+    told = [line["compression_type"] for line in logs.of("the input topic keeps records packed")]
+    assert told == (["producer"] if packed else [])
+
+
+def asked(port: int, path: str) -> tuple[int, str]:
+    """Status and body that a worker answers with; 0 while nobody listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_a_worker_that_waits_is_alive_and_not_ready_and_one_that_reads_is_both(
+    bootstrap_servers: str, tiny_bundle: Path
+) -> None:
+    flows = f"flows-{uuid.uuid4().hex}"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = options(bootstrap_servers, flows, tiny_bundle)
+    words[words.index("--metrics-port") + 1] = str(port)
+    with command(*words) as running:
+        running.logged("waiting", why=f"no topic {flows}")
+        assert asked(port, "/health")[0] == 200
+        status, told = asked(port, "/ready")
+        assert status == 503 and "no partition is assigned" in told
+        admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        create_topics(admin, dict.fromkeys((flows, f"{flows}.alerts", f"{flows}.dead"), PLAIN))
+        running.until(lambda: asked(port, "/ready")[0] == 200, "readiness")
+        assert asked(port, "/health")[0] == 200
+        assert running.stop() == 0
+        admin.delete_topics([flows, f"{flows}.alerts", f"{flows}.dead"])
+
+
+def test_a_bundle_that_nobody_signed_is_refused_where_a_signature_is_required(
+    bootstrap_servers: str, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    make_keys(tmp_path)
+    trusted = ("--require-signature", "--trusted-keys", str(tmp_path / PUBLIC_KEY))
+    with command(*options(bootstrap_servers, "flows", tiny_bundle, *trusted)) as running:
+        assert running.ended() == 2
+    assert "bundle.json.sig" in running.lines[-1] and running.lines[-1].startswith("error: ")
