@@ -32,8 +32,8 @@ def _common(params: Params) -> dict[str, str | int | float | bool]:
         # asking of one of them then is never answered: sending offsets to a transaction hangs (its issue 5511).
         "metadata.recovery.strategy": "none",
         # Partitions that are added are read from after this, and a client that was told of a partition without a leader,
-        # by a broker that was just starting, asks again; the default is five minutes.
-        "topic.metadata.refresh.interval.ms": 10_000,
+        # by a broker that was just starting, asks again: alerts can wait twice for it. The default is five minutes.
+        "topic.metadata.refresh.interval.ms": 2_000,
     }
 
 

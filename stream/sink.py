@@ -28,6 +28,7 @@ __all__ = [
 log = structlog.get_logger()
 
 _TIMEOUT_S = 5.0  # of one call; the loop says that it is alive in between
+_GRACE_S = 1.5  # for a call that keeps to it
 _CONFIRM_S = 30.0
 # With a producer to which no broker answers: it may be the only client that cannot find one, see `brokers_are_forgotten`.
 _PATIENCE_S = 10.0
@@ -287,7 +288,7 @@ def _bounded(call: Callable[[], None]) -> None:
     """Make a call of which the client library does not keep the timeout (librdkafka's issue 5456).
 
     Raises:
-        Hung: it has not returned in twice that time.
+        Hung: it has not returned when that time was over.
     """
     failures: list[BaseException] = []
 
@@ -299,7 +300,7 @@ def _bounded(call: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=run, name="bounded", daemon=True)
     thread.start()
-    thread.join(2 * _TIMEOUT_S)
+    thread.join(_TIMEOUT_S + _GRACE_S)
     if thread.is_alive():
         raise Hung("Kafka's client library does not come back from sending offsets to a transaction")
     if failures:
