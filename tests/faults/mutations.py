@@ -211,7 +211,7 @@ MUTATIONS = (
         _PARTITIONS,
         (
             "stream/clients.py",
-            '"topic.metadata.refresh.interval.ms": 10_000',
+            '"topic.metadata.refresh.interval.ms": 2_000',
             '"topic.metadata.refresh.interval.ms": -1',
         ),
     ),
