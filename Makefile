@@ -1,13 +1,12 @@
 # `make demo` needs Python 3.11+, make and a C library, nothing else. `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types imports unit soak mutants bench-malformed lock json clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/service ## watch real network flows become alerts, in under a minute
 	@$(BIN)/python -m stream demo

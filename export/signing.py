@@ -99,7 +99,10 @@ def check_signature(content: bytes, signature: bytes | None, trust: Trust, path:
     """
     trusted = {} if trust.keys is None else _public_keys(trust.keys)
     if trust.required and trust.keys is None:
-        raise BundleError(f"{path}: a signature is required but no key is trusted: give the file of public keys")
+        raise BundleError(
+            f"{path}: a signature is required but no key is trusted: give the file of public keys (--trusted-keys, or "
+            "stream.trusted_keys)"
+        )
     if signature is None:
         if trust.required:
             raise BundleError(f"{path}: missing, and a signature is required: `python -m export sign` makes one")

@@ -1,15 +1,17 @@
 """What the command lines of the packages have in common: `--params`, `--set`, and how an error ends a command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TextIO
 
 from schemas.errors import FlowsentryError, ParamsError
 from schemas.params import NULL, parse_value
 
-__all__ = ["add_common", "common_options", "run_command"]
+__all__ = ["add_common", "common_options", "leave_unread", "run_command"]
 
 _TRAINER_PACKAGES = frozenset({"joblib", "mlflow", "onnx", "onnxscript", "sklearn", "torch"})
 
@@ -45,6 +47,12 @@ def common_options(
     return options | {key: value for key, value in named.items() if value is not None}
 
 
+def leave_unread(stream: TextIO) -> None:
+    """After a BrokenPipeError: nothing more can be written, not even what is buffered at exit."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def run_command(command: Callable[[], int]) -> int:
     """Run it; an error that the user can mend is printed without a traceback, exit status 2; Ctrl-C is 130."""
     try:
@@ -52,6 +60,9 @@ def run_command(command: Callable[[], int]) -> int:
     except FlowsentryError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        leave_unread(sys.stdout)
+        return 0
     except OSError as error:
         if error.filename is None:
             raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import structlog
+from polars.exceptions import PanicException
 
 from export.detector import Detector
 from schemas.alert import Alert
@@ -76,7 +77,7 @@ def judge_or_bisect(
     try:
         judged = judge.judge(batch)
         return judged, encode(judged)
-    except Exception as error:
+    except (Exception, PanicException) as error:  # the latter, of polars, is no Exception
         if len(batch) > 1:
             _log("batch failed and is judged in halves", batch, error)
             middle = len(batch) // 2
@@ -92,7 +93,7 @@ def judge_or_bisect(
         return judged, encode(judged)
 
 
-def _log(event: str, batch: Batch, error: Exception, **more: object) -> None:
+def _log(event: str, batch: Batch, error: BaseException, **more: object) -> None:
     # Not in the error's own words, which may quote a flow; whoever has its record can repeat it.
     log.error(
         event,
@@ -104,6 +105,6 @@ def _log(event: str, batch: Batch, error: Exception, **more: object) -> None:
     )
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{frame.filename.rpartition('/')[2]}:{frame.lineno}"

@@ -1,6 +1,5 @@
 """Alerts as they come: a read-only look at the alerts topic, for people (a table) or programs (JSON lines)."""
 
-import os
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from schemas.alert import Alert, Severity
+from schemas.cli import leave_unread
 from schemas.errors import FlowsentryError
 from stream.access import Right
 from stream.connection import brokers_are_forgotten
@@ -244,9 +244,7 @@ def run_subscriber(
             for alert in shown:
                 print(alert.model_dump_json(), file=stream, flush=True)
     except BrokenPipeError:
-        # Nothing more can be written, not even what is buffered at exit.
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+        leave_unread(stream)
     finally:
         alerts.close()
     return 0

@@ -141,7 +141,10 @@ def _read(path: Path, schema: FlowSchema) -> tuple[dict[str, object], dict[str, 
         batches = list(read_flows(path, schema, min_feature_coverage=0.5))
     except HeaderError as error:
         log.warning("file skipped", file=path.name, why=str(error))
-        return {**report, "skipped": str(error)}, None, np.empty(0)
+        why = str(error).replace(
+            str(path), path.name
+        )  # the report goes into the bundle, and paths are nobody's business
+        return {**report, "skipped": why}, None, np.empty(0)
     rejects = Counter(reject.reason.value for batch in batches for reject in batch.rejects)
     report |= {"rows": sum(len(batch.rows) for batch in batches), "rejected": dict(rejects)}
     if rejects:

@@ -1,7 +1,6 @@
 """`python -m stream dead-letters`: its command line, and what it prints."""
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from schemas.cli import add_common
+from schemas.cli import add_common, leave_unread
 from schemas.dead_letter import Reason
 from schemas.errors import FlowsentryError, ParamsError
 from schemas.params import Params
@@ -317,9 +316,7 @@ def _print(lines: Iterable[str]) -> None:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Nothing more can be written, not even what is buffered at exit.
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        leave_unread(sys.stdout)
 
 
 @contextmanager

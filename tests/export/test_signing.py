@@ -88,8 +88,10 @@ def test_where_one_is_required_the_refusal_says_what_to_do(bundle: Path, keys: P
         f"{path}: names key {key}, which is not among those of {trust.keys} ({mine}): "
         "sign the bundle with one of these, or add that key's public half to the file"
     )
-    told = f"{path}: a signature is required but no key is trusted: give the file of public keys"
-    assert refusal(bundle, Trust(required=True)) == told
+    assert refusal(bundle, Trust(required=True)) == (
+        f"{path}: a signature is required but no key is trusted: "
+        "give the file of public keys (--trusted-keys, or stream.trusted_keys)"
+    )
 
 
 def signature_key(keys: Path) -> str:

@@ -49,13 +49,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyKafka]:
 
 
 @pytest.fixture
-def harness(kafka: FaultyKafka, tmp_path: Path) -> Iterator[Callable[..., Harness]]:
+def harness(kafka: FaultyKafka, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Harness]]:
     """Factory of one harness, `harness(**options) -> Harness`, whose service runs already and is fed."""
     kafka.heal()
     with ExitStack() as stack:
 
         def make(**options: object) -> Harness:
-            made = stack.enter_context(Harness(kafka, tmp_path, seed=1, **options))  # type: ignore[arg-type]
+            replay = f"python -m pytest '{request.node.nodeid}'"
+            made = stack.enter_context(Harness(kafka, tmp_path, seed=1, replay=replay, **options))  # type: ignore[arg-type]
             made.feed.start()
             made.flowing()
             return made

@@ -1,6 +1,7 @@
 """Exactly once: alerts, dead letters and offsets together or not at all, whatever breaks."""
 
 import gc
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from stream.clients import TRANSACTION_TIMEOUT_MS
-from stream.sink import RetryBatch, Stopped, TransactionalSink
+from stream.sink import Hung, RetryBatch, Stopped, TransactionalSink
 from stream.source import Source
 from tests.kafka import end_offsets, produce, read_all
 from tests.stream.rig import Logs, Rig, denied
@@ -243,6 +244,25 @@ def test_waiting_for_kafka_ends_when_the_worker_is_to_stop(place: Rig, source: S
     with pytest.raises(Stopped):
         sink.publish([outgoing(place.alerts)], offsets(place))
     assert len(away) == 2 and done(place) < 0
+
+
+def test_a_call_that_does_not_come_back_ends_the_worker(
+    place: Rig, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    class Hangs(Producer):
+        def send_offsets_to_transaction(self, *_: Any) -> None:
+            over.wait(60)
+
+    monkeypatch.setattr("stream.sink._TIMEOUT_S", 0.5)
+    sink = TransactionalSink(place.producer(Hangs), source.consumer, denied=denied)
+    try:
+        with pytest.raises(Hung, match="does not come back"):
+            sink.publish([outgoing(place.alerts)], offsets(place))
+    finally:
+        over.set()
+    assert values(place.servers, place.alerts) == [] and done(place) < 0
 
 
 def test_a_publication_that_is_bounded_in_time_gives_up(place: Rig, source: Source, logs: Logs) -> None:
