@@ -343,6 +343,10 @@ def test_watch_outlives_any_number_of_failures(tmp_path: Path, monkeypatch: pyte
     class Over(Exception):
         pass
 
+    class Away(DirectorySource):
+        def state(self) -> object:
+            raise SourceError("away")
+
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -352,7 +356,7 @@ def test_watch_outlives_any_number_of_failures(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("export.pull.time.sleep", pause)
     with pytest.raises(Over):
-        watch(DirectorySource(tmp_path / "none"), tmp_path / "live", ANYONE, every_s=30.0, say=lambda _: None)
+        watch(Away(tmp_path), tmp_path / "live", ANYONE, every_s=30.0, say=lambda _: None)
     assert pauses[:3] == [60.0, 120.0, 240.0] and set(pauses[4:]) == {300.0}
 
 
