@@ -25,7 +25,7 @@ from stream.batch import headers_of
 from stream.broker import broker
 from stream.encode import SOURCE_TIME_HEADER
 from stream.replay import replay
-from stream.topics import PLAIN, create_topics, partitions_of
+from stream.topics import UNPACKED, create_topics, partitions_of
 from stream.view import Picture, render, summary_line
 
 __all__ = ["SAMPLE", "DemoResult", "run_demo"]
@@ -92,7 +92,7 @@ def _admin(servers: str) -> AdminClient:
 def _topics(servers: str, topics: list[str]) -> Iterator[None]:
     """Topics for the while: a Kafka that is not ours is left as it was, whatever comes."""
     admin = _admin(servers)
-    create_topics(admin, dict.fromkeys(topics, PLAIN))
+    create_topics(admin, dict.fromkeys(topics, UNPACKED))
     try:
         yield
     finally:

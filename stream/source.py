@@ -275,8 +275,7 @@ class Source:
                 "Give each instance its own stream.instance"
             )
         raise_if_denied(error, self._denied)
-        offset = message.offset()
-        if error.code() in UNDECODABLE and offset is not None and offset >= 0:
+        if error.code() in UNDECODABLE and (offset := message.offset()) is not None and offset >= 0:
             self._met.setdefault(message.partition() or 0, message)
             return True
         if error.code() in LOST_ITS_PLACE and message.partition() is not None:

@@ -338,7 +338,11 @@ MUTATIONS = (
     _mutation(
         "a batch that cannot be unpacked is not seen where it begins its partition",
         "tests/stream/test_source.py::test_a_batch_that_cannot_be_unpacked_may_be_all_that_there_is",
-        ("stream/source.py", "offset is not None and offset >= 0:", "(offset or -1) >= 0:"),
+        (
+            "stream/source.py",
+            "(offset := message.offset()) is not None and offset >= 0:",
+            "(message.offset() or -1) >= 0:",
+        ),
     ),
     _mutation(
         "the time of messages follows a clock that is set",
