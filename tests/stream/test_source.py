@@ -164,11 +164,13 @@ def test_partitions_are_shared_with_a_second_worker_and_each_record_goes_to_one(
 
 @contextmanager
 def joining(place: Rig, read: list[str]) -> Iterator[None]:
-    """A second member that comes after a moment, commits what it reads and notes its ids."""
+    """A second member that comes when the first has read something, commits what it reads and notes its ids."""
     stop = threading.Event()
 
     def member() -> None:
-        time.sleep(1)
+        while not place.sources[0]._in_hand and not stop.wait(0.05):
+            pass
+        time.sleep(0.5)
         source = place.source(max_wait_s=0.1)
         while not stop.is_set():
             batch = source.poll()
