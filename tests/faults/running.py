@@ -14,9 +14,11 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Ended", "Running"]
+__all__ = ["Ended", "Running", "without_unborn"]
 
 _STOP_S = 60.0
+_TRACEBACK = "Traceback (most recent call last):"
+_CUT_SHORT = ("_pickle.UnpicklingError: pickle data was truncated", "EOFError: Ran out of input")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,25 @@ class Running:
         return [end for end in self.by_itself if end not in workers[:explained]]
 
     def unexpected(self) -> list[str]:
-        """Lines that no service should write: tracebacks, and what is no log line."""
+        """Lines that no service should write: tracebacks, and what is no log line.
+
+        But for Python's own words in a worker whose supervisor was killed while it told it what to do.
+        """
         return [
-            str(line) for line in self.log_lines() if not isinstance(line, dict) or line["event"] == "worker failed"
+            str(line)
+            for line in without_unborn(self.log_lines())
+            if not isinstance(line, dict) or line["event"] == "worker failed"
         ]
+
+
+def without_unborn(lines: Sequence[dict[str, Any] | str]) -> list[dict[str, Any] | str]:
+    """The lines of a log without tracebacks of processes that never got to our code: what `multiprocessing` had to tell
+    them was cut short."""
+    kept: list[dict[str, Any] | str] = []
+    for line in lines:
+        begins = [place for place, before in enumerate(kept) if before == _TRACEBACK]
+        if line in _CUT_SHORT and begins and any("in spawn_main" in str(it) for it in kept[begins[-1] :]):
+            del kept[begins[-1] :]
+        else:
+            kept.append(line)
+    return kept

@@ -51,6 +51,7 @@ __all__ = [
     "flow",
     "options",
     "put",
+    "settled_limit",
     "workers_of",
 ]
 
@@ -83,6 +84,13 @@ def denied(error: KafkaError) -> FlowsentryError:
 def alerts_on(servers: str, topic: str) -> list[Alert]:
     """Every committed alert of a topic."""
     return [Alert.model_validate_json(message.value() or b"") for message in read_all(servers, topic)]
+
+
+def settled_limit(rows: int) -> BatchLimit:
+    """A limit that has seen a batch which took no time."""
+    limit = BatchLimit(rows, 300.0)
+    limit.observe(rows, 0.0)
+    return limit
 
 
 @dataclass(slots=True)
@@ -127,7 +135,7 @@ class Rig:
         return Source(
             consumer,
             topic or self.flows,
-            limit=BatchLimit(batch_size, 300.0),
+            limit=settled_limit(batch_size),
             max_wait_s=max_wait_s,
             max_batch_bytes=max_batch_bytes,
             status=self.status,
@@ -171,7 +179,7 @@ class Rig:
             judge=Judge(detector, decoder, Policy(THRESHOLD), self.metrics.stage),
             sink=sink or TransactionalSink(self.producer(), source.consumer, denied=denied),
             succession=None,
-            limit=BatchLimit(100, 300.0),
+            limit=settled_limit(100),
             alerts_topic=self.alerts,
             dead_letters_topic=self.dead,
             on_poison=on_poison,

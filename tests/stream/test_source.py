@@ -23,14 +23,13 @@ from confluent_kafka.cimpl import NewPartitions
 
 from schemas.errors import FlowsentryError
 from stream.batch import Batch, FlowRecord, headers_of
-from stream.batch_limit import BatchLimit
 from stream.clients import consumer_properties
 from stream.metrics import Metrics
 from stream.sink import RetryBatch
 from stream.source import Source
 from stream.status import Status
 from tests.kafka import produce
-from tests.stream.rig import Logs, Rig, commit, denied, put
+from tests.stream.rig import Logs, Rig, commit, denied, put, settled_limit
 
 PATIENCE_S = 60.0
 
@@ -284,7 +283,7 @@ def troubled(*errors: KafkaError) -> Source:
     return Source(
         cast(Consumer, FakeConsumer(*errors)),
         "flows",
-        limit=BatchLimit(10, 300.0),
+        limit=settled_limit(10),
         max_wait_s=0.1,
         max_batch_bytes=1 << 20,
         status=Status(),
