@@ -10,6 +10,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from export.bundle import Bundle, Manifest, read_bundle
+from export.detector import Detector, open_detector
 from export.reference import load_checked
 from export.signing import Trust
 from schemas.errors import BundleError, FencedError, FlowsentryError
@@ -78,7 +79,7 @@ def serve(
     trust = Trust(stream.trusted_keys, required=stream.require_signature)
 
     def judge_of(bundle: Bundle) -> Judge:
-        detector = load_checked(bundle, threads=max(1, (os.cpu_count() or 1) // stream.workers))
+        detector = _detector_of(bundle, kept, threads=max(1, (os.cpu_count() or 1) // stream.workers))
         threshold = detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold
         decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage, limits=limits)
         return Judge(detector, decoder, Policy(threshold), metrics.stage)
@@ -186,6 +187,13 @@ def serve(
     if status.brokers_forgotten and not stopping():
         raise Outage("it had no brokers any more, and the client library forgot those it knew")
     log.info("stopped", name=name)
+
+
+def _detector_of(bundle: Bundle, kept: Bundle | None, threads: int) -> Detector:
+    """Checked against its reference rows, unless it is the one that was in use: a second less until alerts flow again."""
+    if kept is not None and kept.manifest.hash == bundle.manifest.hash:
+        return open_detector(bundle, threads=threads)
+    return load_checked(bundle, threads=threads)
 
 
 def _first_judge(place: Path, trust: Trust, judge_of: Callable[[Bundle], Judge], kept: Bundle | None) -> Judge:

@@ -17,14 +17,17 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from export.bundle import MODEL, read_bundle, write_manifest
 from export.signing import PUBLIC_KEY, make_keys
-from schemas.errors import FlowsentryError
+from schemas.datasets import SCHEMAS
+from schemas.errors import BundleError, FlowsentryError
 from stream.__main__ import main
 from stream.broker import LocalBroker
 from stream.metrics import STAGES, Metrics
 from stream.status import Status
 from stream.topics import PLAIN, create_topics, warn_if_packed
-from stream.worker import _serve_http
+from stream.worker import _detector_of, _serve_http
+from tests.bundles import make_bundle, make_model
 from tests.kafka import produce, wait_until_consumed
 from tests.stream.rig import PATIENCE_S, Command, Logs, alerts_on, attack, benign, command, options, workers_of
 
@@ -274,3 +277,18 @@ def test_a_bundle_that_nobody_signed_is_refused_where_a_signature_is_required(
     with command(*options(bootstrap_servers, "flows", tiny_bundle, *trusted)) as running:
         assert running.ended() == 2
     assert "bundle.json.sig" in running.lines[-1] and running.lines[-1].startswith("error: ")
+
+
+def test_a_bundle_that_was_in_use_is_not_tried_again_and_every_other_is(tmp_path: Path) -> None:
+    def bundle(directory: Path) -> Any:
+        return read_bundle(make_bundle(directory, "unsw-nb15"))
+
+    wrong = bundle(tmp_path / "wrong")
+    make_model(tmp_path / "wrong" / MODEL, SCHEMAS["unsw-nb15"], gain=-1.0)  # answers otherwise than its reference rows
+    content = {key: value for key, value in wrong.manifest.content.items() if key not in ("format", "files")}
+    write_manifest(tmp_path / "wrong", content)
+    wrong, other = read_bundle(tmp_path / "wrong"), bundle(tmp_path / "other")
+    assert _detector_of(wrong, kept=wrong, threads=1).manifest.hash == wrong.manifest.hash
+    for kept in (None, other):
+        with pytest.raises(BundleError, match="torch and ONNX Runtime differ"):
+            _detector_of(wrong, kept=kept, threads=1)
