@@ -17,6 +17,7 @@ from stream.batch_limit import BatchLimit
 from stream.connection import error_text
 from stream.metrics import Metrics
 from stream.offsets import LOST_ITS_PLACE, Offsets
+from stream.ownership import Ownership
 from stream.sink import Denied, RetryBatch, is_fenced, raise_if_denied
 from stream.status import Status
 from stream.undecodable import UNDECODABLE, end_of_batch
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 _STEP = 64  # records between two looks at how many bytes a batch has
 _LAG_TIMEOUT_S = 0.1
+_ASK_AGAIN_S = 1.0
 _LOOK_UP_S = 0.5  # so long a wait at most, before looking whether to stop
 
 
@@ -45,9 +47,9 @@ class Source:
 
     `probe` makes a consumer that belongs to no group, to look at a partition.
 
-    With `rejoin` it joins once more after its first assignment. A member that is back under its name is given what it had,
-    without a rebalance: partitions that were added while it was away would have no owner. Only its joining once more makes
-    the group share them out.
+    `ownership` is asked after the first assignment, and if a partition has no owner it joins once more. A member that is
+    back under its name is given what it had, without a rebalance: partitions that were added while it was away would have
+    no owner. Only its joining once more makes the group share them out.
 
     `start`: OFFSET_BEGINNING or OFFSET_END, where to begin when the group has committed nothing. `step_by_step`: partitions
     come and go one by one (the group's protocol is cooperative), not all at once.
@@ -65,7 +67,7 @@ class Source:
         metrics: Metrics,
         probe: Callable[[], Consumer],
         denied: Denied,
-        rejoin: bool,
+        ownership: Ownership | None,
         start: int,
         step_by_step: bool,
         clock: Callable[[], float] = time.monotonic,
@@ -91,7 +93,8 @@ class Source:
         self._undecodable: dict[int, _Undecodable] = {}
         self._displaced: set[int] = set()  # partitions that are not read until it is said where to go on
         self._started_at: dict[int, int] = {}  # the committed offset of partitions that nothing was read from yet
-        self._may_rejoin = rejoin
+        self._ownership = ownership
+        self._ask_at: float | None = None  # about it
         self._rejoin = False  # at the next poll
         self._closing = False
         self._subscribe()
@@ -105,6 +108,8 @@ class Source:
             FlowsentryError: not authorised, or the consumer cannot go on. All else passes and is logged, such as a
                 broker that is away or a topic that was deleted.
         """
+        if self._ownership is not None and self._ask_at is not None and self._clock() >= self._ask_at:
+            self._look_for_owners(self._ownership)
         if self._rejoin:
             self._join_once_more()
         if self._displaced:
@@ -175,6 +180,13 @@ class Source:
 
     def _subscribe(self) -> None:
         self.consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
+
+    def _look_for_owners(self, ownership: Ownership) -> None:
+        is_whole = ownership.is_whole()
+        self._ask_at = self._clock() + _ASK_AGAIN_S
+        if is_whole is not None:
+            self._ownership = None
+            self._rejoin = not is_whole
 
     def _join_once_more(self) -> None:
         try:
@@ -299,7 +311,7 @@ class Source:
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions assigned", partitions=[place.partition for place in partitions])
-        self._rejoin, self._may_rejoin = self._may_rejoin, False
+        self._ask_at = self._ask_at or self._clock() + _ASK_AGAIN_S
         self._rebalances.labels("assigned").inc()
         self._status.broker_seen()
         for place in partitions:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
 
 from export.bundle import Bundle, Manifest, read_bundle
 from export.detector import Detector, open_detector
@@ -32,6 +33,7 @@ from stream.decode import Decoder
 from stream.detect import Policy
 from stream.judge import Judge
 from stream.metrics import Metrics
+from stream.ownership import Ownership
 from stream.record import Limits
 from stream.reload import Reloader, check_same_schema
 from stream.service import Service
@@ -135,7 +137,7 @@ def serve(
         metrics=metrics,
         probe=lambda: Consumer(probe_properties(params), logger=logging.getLogger("librdkafka")),
         denied=denied,
-        rejoin=is_named(params),
+        ownership=_ownership(params) if is_named(params) else None,
         start=start_offset(params),
         step_by_step=shares_step_by_step(params),
     )
@@ -208,6 +210,14 @@ def _first_judge(place: Path, trust: Trust, judge_of: Callable[[Bundle], Judge],
             raise
         log.error("bundle refused", why=str(error), goes_on_with=kept.manifest.hash[:12])
         return judge_of(kept)
+
+
+def _ownership(params: Params) -> Ownership:
+    return Ownership(
+        lambda: AdminClient(admin_properties(params), logger=logging.getLogger("librdkafka")),
+        params.stream.group,
+        params.stream.input,
+    )
 
 
 def _consumer(params: Params, name: str, status: Status) -> Consumer:

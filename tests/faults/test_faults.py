@@ -16,6 +16,7 @@ from pathlib import Path
 import libfaketime
 import psutil
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from schemas.dead_letter import Reason
 from schemas.params import Params, StreamParams
@@ -134,19 +135,43 @@ def test_the_supervisor_killed_and_terminated(harness: Callable[..., Harness], k
     check(run)
 
 
+def pass_through(run: Harness) -> None:
+    """A member of the group that comes, is given partitions, and goes without having read a record of them."""
+    member = Consumer(
+        {
+            "bootstrap.servers": run.kafka.direct,
+            "group.id": run.topics.group,
+            "partition.assignment.strategy": "range",
+            "enable.auto.commit": False,
+        }
+    )
+    assigned = threading.Event()
+
+    def refuse(_: Consumer, places: list[TopicPartition]) -> None:
+        member.assign([])
+        assigned.set()
+
+    member.subscribe([run.topics.flows], on_assign=refuse)
+    run.until(lambda: member.poll(0) is None and assigned.is_set(), "its partitions")
+    member.close()
+
+
 def test_instances_that_join_and_leave_while_batches_fill(harness: Callable[..., Harness]) -> None:
     # The group rebalances while a worker holds the first records of a batch.
     run = harness(options=FILLING, workers=1)
-    for number in range(ATTEMPTS):
-        other = run.add(f"other{number}", 1)
-        other.start()
-        run.until(lambda other=other: "partitions assigned" in other.log_file.read_text(), "its partitions")  # type: ignore[misc]
-        run.more()
-        run.remove(other)
+    other = run.add("other", 1)
+    other.start()
+    run.until(lambda: "partitions assigned" in other.log_file.read_text(), "its partitions")
+    run.more()
+    run.remove(other)
+    for _ in range(ATTEMPTS):
         run.flowing()
+        run.pause(2.0)
+        pass_through(run)
         if had_in_hand(run, "partitions revoked"):
             break
     assert had_in_hand(run, "partitions revoked")
+    run.flowing()
     check(run)
 
 

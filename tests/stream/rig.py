@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from export.detector import Detector
 from schemas.alert import Alert
@@ -32,6 +33,7 @@ from stream.detect import Policy
 from stream.judge import Judge, OnPoison
 from stream.logs import configure_logging
 from stream.metrics import Metrics
+from stream.ownership import Ownership
 from stream.service import Service
 from stream.sink import Sink, TransactionalSink
 from stream.source import Source
@@ -87,9 +89,10 @@ def alerts_on(servers: str, topic: str) -> list[Alert]:
 
 
 def settled_limit(rows: int) -> BatchLimit:
-    """A limit that has seen a batch which took no time."""
+    """A limit that has seen batches which took no time."""
     limit = BatchLimit(rows, 300.0)
-    limit.observe(rows, 0.0)
+    while limit.rows < rows:
+        limit.observe(limit.rows, 0.0)
     return limit
 
 
@@ -110,13 +113,18 @@ class Rig:
     def params(self) -> Params:
         return Params(stream=StreamParams(bootstrap_servers=self.servers, group=self.flows))
 
+    @property
+    def ownership(self) -> Ownership:
+        """What the coordinator says of this group."""
+        return Ownership(lambda: AdminClient({"bootstrap.servers": self.servers}), self.flows, self.flows)
+
     def source(
-        self, *, batch_size: int = 100, max_wait_s: float = 0.2, rejoin: bool = False, **kafka: str | int
+        self, *, batch_size: int = 100, max_wait_s: float = 0.2, ownership: Ownership | None = None, **kafka: str | int
     ) -> Source:
         """A member of the group."""
         name = f"{self.flows}-{len(self.sources)}"
         consumer = Consumer({**consumer_properties(self.params, name), **kafka})
-        source = self.source_of(consumer, batch_size=batch_size, max_wait_s=max_wait_s, rejoin=rejoin)
+        source = self.source_of(consumer, batch_size=batch_size, max_wait_s=max_wait_s, ownership=ownership)
         self.sources.append(source)
         return source
 
@@ -128,7 +136,7 @@ class Rig:
         batch_size: int = 100,
         max_wait_s: float = 0.2,
         max_batch_bytes: int = 1 << 24,
-        rejoin: bool = False,
+        ownership: Ownership | None = None,
         step_by_step: bool = False,
     ) -> Source:
         """A source around a consumer of the test's own, which the test closes."""
@@ -142,7 +150,7 @@ class Rig:
             metrics=self.metrics,
             probe=lambda: Consumer(probe_properties(self.params)),
             denied=denied,
-            rejoin=rejoin,
+            ownership=ownership,
             start=OFFSET_BEGINNING,
             step_by_step=step_by_step,
         )

@@ -21,8 +21,18 @@ from stream.clients import consumer_properties, shares_step_by_step, start_offse
 from stream.connection import Outage
 from stream.metrics import Metrics
 from stream.offsets import Offsets
+from stream.ownership import Ownership
 from stream.status import Status
 from tests.stream.rig import Logs, Rig, commit, put
+
+
+class Torn(Ownership):
+    """Says that a partition has no owner."""
+
+    def __init__(self) -> None: ...
+
+    def is_whole(self) -> bool:
+        return False
 
 
 def test_a_partition_that_comes_back_while_its_offsets_are_held_up_is_not_read_from_its_beginning(
@@ -38,7 +48,7 @@ def test_a_partition_that_comes_back_while_its_offsets_are_held_up_is_not_read_f
     sleeper.send_offsets_to_transaction([TopicPartition(place.flows, 0, 7)], elsewhere.consumer_group_metadata(), 30)
     timer = threading.Timer(2.0, sleeper.abort_transaction, (30,))
     timer.start()
-    source = place.source(rejoin=True)
+    source = place.source(ownership=Torn())  # it gives its partition up and gets it back while they are held up
     assert [each.offset for each in place.batch(source, 5).records] == [5, 6, 7, 8, 9]
     timer.join()
     elsewhere.close()
