@@ -67,7 +67,7 @@ def consumer_properties(params: Params, name: str) -> dict[str, str | int | floa
         # Bounds memory: the default lets a backlog take a gigabyte. A fetch is unpacked whole before a byte of it is
         # counted there, up to 31,000 times its size, so it must be small (the three of one size: the largest counts);
         # a batch is fetched whole however large, and unpacked up to `receive.message.max.bytes`.
-        "queued.max.messages.kbytes": 16_384,
+        "queued.max.messages.kbytes": 4_096,
         "fetch.max.bytes": _FETCH_BYTES,
         "fetch.message.max.bytes": _FETCH_BYTES,
         "message.max.bytes": _FETCH_BYTES,

@@ -37,8 +37,9 @@ _CLOCK_S = (
 # A transaction that is too old is looked for twice as often. Not each second: a broker that finds one while it still starts
 # (Kafka 4.3.1) notes that it is aborted, and never says so to its partitions.
 QUICK = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "5000"}
-# A long wait for a large batch: a worker mostly holds the first records of one.
+# A long wait for a large batch, and few flows: a worker mostly holds the first records of one.
 FILLING = ("--batch-size", "4096", "--max-wait-ms", "3000")
+FEW = 60.0
 ATTEMPTS = 5
 TOO_OLD_S = 6.0  # for a session; a transaction is, and is aborted the next time that the broker looks
 
@@ -109,7 +110,7 @@ def had_in_hand(run: Harness, event: str) -> bool:
 
 def test_a_worker_that_sleeps_while_its_batch_fills(harness: Callable[..., Harness]) -> None:
     # It wakes with records in hand of partitions that another has by then.
-    run = harness(options=FILLING)
+    run = harness(options=FILLING, rate=FEW)
     for _ in range(ATTEMPTS):
         [sleeper, *_] = run.main.workers()
         run.main.send(sleeper, signal.SIGSTOP)
@@ -158,7 +159,7 @@ def pass_through(run: Harness) -> None:
 
 def test_instances_that_join_and_leave_while_batches_fill(harness: Callable[..., Harness]) -> None:
     # The group rebalances while a worker holds the first records of a batch.
-    run = harness(options=FILLING, workers=1)
+    run = harness(options=FILLING, workers=1, rate=FEW)
     other = run.add("other", 1)
     other.start()
     run.until(lambda: "partitions assigned" in other.log_file.read_text(), "its partitions")
