@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
 
 def knots(program: torch.export.ExportedProgram) -> np.ndarray:
     """The raw values at which the map of the program's preprocessing bends: f32[n_numeric, K]."""
-    points: np.ndarray = program.state_dict["normalizer.knots"].numpy()
+    points: np.ndarray = program.state_dict["normalizer.knots.edges"].numpy()
     return points
 
 
@@ -41,7 +42,7 @@ def run_program(
     return np.concatenate(attacks), np.concatenate(families)
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+def write_onnx(program: torch.export.ExportedProgram, path: Path, outputs: Sequence[str] = OUTPUTS) -> None:
     """Translate the program, preprocessing included, and write one file without external data."""
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -50,7 +51,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
+            output_names=list(outputs),
             verbose=False,
         )
     if translated is None:

@@ -13,7 +13,21 @@ from schemas.params import NULL, parse_value
 
 __all__ = ["add_common", "common_options", "leave_unread", "run_command"]
 
-_TRAINER_PACKAGES = frozenset({"joblib", "mlflow", "onnx", "onnxscript", "sklearn", "torch"})
+_TRAINER_PACKAGES = frozenset(
+    {
+        "jinja2",
+        "joblib",
+        "lightgbm",
+        "matplotlib",
+        "mlflow",
+        "onnx",
+        "onnxmltools",
+        "onnxscript",
+        "optuna",
+        "sklearn",
+        "torch",
+    }
+)
 
 
 def add_common(command: argparse.ArgumentParser) -> None:

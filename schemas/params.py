@@ -90,6 +90,9 @@ class TrainParams(_Section):
     n_heads: int = Field(8, ge=1, description="Attention heads; divides d_model.")
     n_layers: int = Field(4, ge=1, description="Transformer blocks.")
     d_feedforward: int = Field(512, ge=8, description="Width of a block's feed-forward part.")
+    numeric_embedding: Literal["linear", "piecewise"] = Field(
+        "linear", description="Numeric tokens: b + x·W, or with an encoding of the quantile bins of x besides."
+    )
     batch_size: int = Field(256, ge=1, description="Rows of one optimizer step.")
     learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of the one-cycle schedule.")
     weight_decay: float = Field(0.03, ge=0, description="AdamW decay; biases, norms and tokens are spared.")

@@ -12,14 +12,15 @@ from schemas.params import Params
 from trainer.freezing import freeze
 from trainer.model import TabularExpert
 from trainer.prepare import Prepared, load_prepared
-from trainer.stages import finetune_stage, model_inputs, new_model, predict, pretrain_stage
+from trainer.stages import calibrate, finetune_stage, model_inputs, new_model, predict, pretrain_stage
 from trainer.tracking import tracked_run
-from trainer.training import load_checkpoint, same_preprocessing, train
+from trainer.training import Outcome, load_checkpoint, replace_weights, same_preprocessing, train
 
-__all__ = ["finetune", "pretrain"]
+__all__ = ["device_of", "finetune", "pretrain"]
 
 
-def _device(params: Params) -> torch.device:
+def device_of(params: Params) -> torch.device:
+    """Where to train."""
     if params.train.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if params.train.device == "cuda" and not torch.cuda.is_available():
@@ -31,11 +32,11 @@ def _start(params: Params, directory: Path) -> tuple[Prepared, torch.device]:
     if params.train.threads is not None:
         torch.set_num_threads(params.train.threads)
     torch.manual_seed(params.data.seed)
-    return load_prepared(directory / "prepared"), _device(params)
+    return load_prepared(directory / "prepared"), device_of(params)
 
 
-def _take_over(model: TabularExpert, path: Path, schema_hash: str) -> None:
-    """Start from pretrained weights.
+def _take_over(model: TabularExpert, path: Path, schema_hash: str) -> list[dict[str, object]]:
+    """Start from pretrained weights; the history of how they came about.
 
     Raises:
         FlowsentryError: there are none, or they are of an unfinished run, another model or other prepared data.
@@ -54,14 +55,20 @@ def _take_over(model: TabularExpert, path: Path, schema_hash: str) -> None:
     if not same_preprocessing(model, saved["weights"]):
         raise FlowsentryError(f"{path} was trained on rows prepared otherwise: run {command} again")
     model.load_state_dict(saved["weights"])
+    history: list[dict[str, object]] = saved["history"]
+    return history
 
 
-def _training(params: Params, model: TabularExpert, best: dict[str, float]) -> dict[str, object]:
-    """What the bundle will say of how it was trained."""
+def _training(
+    params: Params, model: TabularExpert, outcome: Outcome, before: list[dict[str, object]]
+) -> dict[str, object]:
+    """What the bundle will say of how it was trained; `before` is the history of pretraining."""
     return {
         "params": params.train.model_dump(mode="json"),
         "seed": params.data.seed,
-        "best_epoch": best,
+        "best_epoch": outcome.best,
+        "calibration": model.calibration.tolist(),
+        "history": [*before, *outcome.history],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "parameters_backbone": sum(parameter.numel() for parameter in model.backbone.parameters()),
     }
@@ -94,13 +101,12 @@ def finetune(params: Params, directory: Path) -> Path:
     prepared, device = _start(params, directory)
     model = new_model(prepared, params.train)
     schema_hash = prepared.schema.fingerprint()
-    if params.train.epochs_pretrain:
-        _take_over(model, directory / "pretrain.pt", schema_hash)
+    before = _take_over(model, directory / "pretrain.pt", schema_hash) if params.train.epochs_pretrain else []
     rows = model_inputs(prepared, prepared.rows("train"), model)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     path = directory / "finetune.pt"
     with tracked_run(params, "finetune", directory / "prepared") as run:
-        best = train(
+        outcome = train(
             model,
             rows,
             finetune_stage(params.train, validation),
@@ -111,19 +117,21 @@ def finetune(params: Params, directory: Path) -> Path:
             device=device,
             tracker=run,
         )
+        calibrate(model.eval(), validation)
+        replace_weights(path, model)
         metrics = {}
         for name in ("validation", "test"):
             chosen = prepared.rows(name)
             if len(chosen):
                 inputs = model_inputs(prepared, chosen, model)
-                scores, families = predict(model.eval(), inputs)
+                scores, families = predict(model, inputs)
                 metrics[name] = summarize(inputs.y.numpy(), scores, families, inputs.family.numpy())
                 run.log_metrics({f"{name}.{key}".replace("%", "pct"): value for key, value in metrics[name].items()}, 0)
         report = directory / "metrics.json"
         report.write_text(json.dumps(metrics, indent=1) + "\n")
         frozen, training = directory / "model.pt2", directory / "training.json"
         freeze(model, frozen)
-        training.write_text(json.dumps(_training(params, model, best), indent=1) + "\n")
+        training.write_text(json.dumps(_training(params, model, outcome, before), indent=1) + "\n")
         for artifact in (report, frozen, training):
             run.log_artifact(artifact)
     console.print(f"wrote {frozen} and {report}", soft_wrap=True)

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 __all__ = [
     "ClassificationHead",
     "FTFeatureTokenizer",
+    "FlowClassifier",
     "MaskedFeatureHead",
     "ModelConfig",
+    "PiecewiseLinearEncoding",
     "QuantileNormalizer",
     "TabularExpert",
     "TransformerBackbone",
@@ -33,6 +35,7 @@ class ModelConfig:
     cardinalities: tuple[int, ...]
     n_families: int
     n_knots: int
+    numeric_embedding: str = "linear"
     d_model: int = 128
     n_heads: int = 8
     n_layers: int = 4
@@ -42,6 +45,29 @@ class ModelConfig:
         return asdict(self)
 
 
+class PiecewiseLinearEncoding(nn.Module):
+    """How far each value has come through each of its feature's bins: f32[B, N] → f32[B, N, K-1], each from 0 to 1.
+
+    Yu. Gorishniy, I. Rubachev, A. Babenko: On Embeddings for Numerical Features in Tabular Deep Learning. NeurIPS 2022,
+    https://arxiv.org/abs/2203.05556.
+
+    NOTE[deviation]: the first bin begins and the last one ends with the training rows' values, and what is beyond stays
+    0 or 1, so that no value, however large, drowns the others.
+    """
+
+    edges: Tensor
+
+    def __init__(self, *, n_numeric: int, n_edges: int) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.zeros(n_numeric, n_edges))
+
+    def forward(self, x: Tensor) -> Tensor:
+        widths = self.edges[:, 1:] - self.edges[:, :-1]
+        # A padding edge repeats the last one: its bin has no width and stays 0.
+        slopes = torch.where(widths > 0, 1 / widths.clamp(min=1e-30), torch.zeros_like(widths))
+        return ((x.unsqueeze(-1) - self.edges[:, :-1]) * slopes).clamp(0.0, 1.0)
+
+
 class QuantileNormalizer(nn.Module):
     """The preprocessor's piecewise-linear map as part of the graph: raw f32[B, N] → about normal f32[B, N].
 
@@ -49,30 +75,28 @@ class QuantileNormalizer(nn.Module):
     the last height. NaN stays NaN.
     """
 
-    knots: Tensor
     heights: Tensor
 
     def __init__(self, *, n_numeric: int, n_knots: int) -> None:
         super().__init__()
-        self.register_buffer("knots", torch.zeros(n_numeric, n_knots))
+        self.knots = PiecewiseLinearEncoding(n_numeric=n_numeric, n_edges=n_knots)
         self.register_buffer("heights", torch.zeros(n_numeric, n_knots))
 
     def set_points(self, knots: np.ndarray, heights: np.ndarray) -> None:
         """Take over the fitted map: f32[n_numeric, n_knots] each."""
-        self.knots.copy_(torch.from_numpy(knots))
+        self.knots.edges.copy_(torch.from_numpy(knots))
         self.heights.copy_(torch.from_numpy(heights))
 
     def forward(self, x: Tensor) -> Tensor:
-        widths = self.knots[:, 1:] - self.knots[:, :-1]
         rises = self.heights[:, 1:] - self.heights[:, :-1]
-        # A padding point repeats the last one: its width and rise are 0 and it adds nothing.
-        slopes = torch.where(widths > 0, 1 / widths.clamp(min=1e-30), torch.zeros_like(widths))
-        position = ((x.unsqueeze(-1) - self.knots[:, :-1]) * slopes).clamp(0.0, 1.0)  # [B, N, K-1]
-        return torch.where(torch.isnan(x), x, self.heights[:, 0] + (position * rises).sum(-1))
+        return torch.where(torch.isnan(x), x, self.heights[:, 0] + (self.knots(x) * rises).sum(-1))
 
 
 class FTFeatureTokenizer(nn.Module):
     """Feature values → tokens: numeric `b_j + x_j · W_j`, categorical an embedding, and a learned mask token per model.
+
+    With the numeric embedding `piecewise` a numeric token is `b_j + x_j · W_j + e(x_j) · V_j`, e the encoding of
+    `PiecewiseLinearEncoding` and V_j 0 at first: a feature can mean other things in other ranges.
 
     The mask token stands for a missing value (NaN, code 0) and, while training, for a hidden one.
 
@@ -80,7 +104,7 @@ class FTFeatureTokenizer(nn.Module):
         numeric f32[B, N], categories i64[B, C], hidden bool[B, N + C] or None → f32[B, 1 + N + C, D], CLS first.
     """
 
-    def __init__(self, *, n_numeric: int, cardinalities: Sequence[int], d_model: int) -> None:
+    def __init__(self, *, n_numeric: int, cardinalities: Sequence[int], d_model: int, n_edges: int = 0) -> None:
         super().__init__()
         if n_numeric + len(cardinalities) == 0:
             raise ValueError(f"a tokenizer needs features: n_numeric={n_numeric}, cardinalities={list(cardinalities)}")
@@ -95,12 +119,20 @@ class FTFeatureTokenizer(nn.Module):
         for embedding in self.embeddings:
             assert isinstance(embedding, nn.Embedding)
             nn.init.uniform_(embedding.weight, -bound, bound)
+        self.bins: PiecewiseLinearEncoding | None = None
+        if n_edges:
+            self.bins = PiecewiseLinearEncoding(n_numeric=n_numeric, n_edges=n_edges)
+            self.bin_weight = nn.Parameter(torch.zeros(n_numeric, n_edges - 1, d_model))
 
     def forward(self, numeric: Tensor, categories: Tensor, hidden: Tensor | None = None) -> Tensor:
         missing = torch.cat([torch.isnan(numeric), categories == 0], dim=1)
         if hidden is not None:
             missing = missing | hidden
-        values = torch.nan_to_num(numeric).unsqueeze(-1) * self.weight  # [B, N, D]
+        known = torch.nan_to_num(numeric)
+        values = known.unsqueeze(-1) * self.weight  # [B, N, D]
+        if self.bins is not None:
+            # One product for each feature: [N, B, K-1] · [N, K-1, D].
+            values = values + (self.bins(known).transpose(0, 1) @ self.bin_weight).transpose(0, 1)
         looked_up = [embedding(categories[:, [index]]) for index, embedding in enumerate(self.embeddings)]
         tokens = torch.cat([values, *looked_up], dim=1)
         # The mask token keeps the feature's bias, so that the model knows which feature is missing.
@@ -194,15 +226,50 @@ class ClassificationHead(nn.Module):
         return self.attack(cls)[:, 0], self.family(cls)
 
 
-class TabularExpert(nn.Module):
-    """Tokenizer, backbone and both heads. Takes model inputs, or raw values through `normalizer`."""
+class FlowClassifier(nn.Module):
+    """What every network here has around its own part: the map of raw values, calibration, groups for the optimizer.
+
+    `calibration` f32[2] are scale and offset of the attack logit: sigmoid(scale · logit + offset) is the probability.
+    """
+
+    calibration: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.normalizer = QuantileNormalizer(n_numeric=config.n_numeric, n_knots=config.n_knots)
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
+
+    def set_points(self, knots: np.ndarray, heights: np.ndarray) -> None:
+        """Take over the preprocessor's map: f32[n_numeric, n_knots] each."""
+        self.normalizer.set_points(knots, heights)
+
+    def classify(self, numeric: Tensor, categories: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Model inputs, `hidden` bool[B, N + C] of them as if missing → attack logit f32[B], family logits
+        f32[B, n_families]."""
+        raise NotImplementedError
+
+    def probability(self, attack_logit: Tensor) -> Tensor:
+        """Calibrated attack probability f32[B]."""
+        return (self.calibration[0] * attack_logit + self.calibration[1]).sigmoid()
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """For the optimizer: no decay on biases, norms, embeddings and tokens."""
+        decayed = [parameter for name, parameter in self.named_parameters() if _decays(name, parameter)]
+        others = [parameter for name, parameter in self.named_parameters() if not _decays(name, parameter)]
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+class TabularExpert(FlowClassifier):
+    """Tokenizer, backbone and both heads. Takes model inputs, or raw values through `normalizer`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
         self.tokenizer = FTFeatureTokenizer(
-            n_numeric=config.n_numeric, cardinalities=config.cardinalities, d_model=config.d_model
+            n_numeric=config.n_numeric,
+            cardinalities=config.cardinalities,
+            d_model=config.d_model,
+            n_edges=config.n_knots if config.numeric_embedding == "piecewise" else 0,
         )
         self.backbone = TransformerBackbone(
             d_model=config.d_model,
@@ -215,13 +282,18 @@ class TabularExpert(nn.Module):
         )
         self.head = ClassificationHead(d_model=config.d_model, n_families=config.n_families)
 
+    def set_points(self, knots: np.ndarray, heights: np.ndarray) -> None:
+        """Take over the preprocessor's map (f32[n_numeric, n_knots] each); bins are those between its points."""
+        super().set_points(knots, heights)
+        if self.tokenizer.bins is not None:
+            self.tokenizer.bins.edges.copy_(torch.from_numpy(heights))
+
     def reconstruct(self, numeric: Tensor, categories: Tensor, hidden: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Model inputs with `hidden` bool[B, N + C] masked → what they were (see `MaskedFeatureHead`)."""
         tokens = self.backbone(self.tokenizer(numeric, categories, hidden))
         return self.masked_head(tokens[:, 1:])  # type: ignore[no-any-return]
 
     def classify(self, numeric: Tensor, categories: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Model inputs → attack logit f32[B], family logits f32[B, n_families]."""
         cls, _ = self.backbone.cls(self.tokenizer(numeric, categories, hidden))
         return self.head(cls)  # type: ignore[no-any-return]
 
@@ -231,13 +303,7 @@ class TabularExpert(nn.Module):
         tokens = self.tokenizer(self.normalizer(numeric), categories)
         cls, attention = self.backbone.cls(tokens)
         attack, family = self.head(cls)
-        return attack.sigmoid(), family.softmax(-1), attention[:, 1:]
-
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
-        """For the optimizer: no decay on biases, norms, embeddings and tokens."""
-        decayed = [parameter for name, parameter in self.named_parameters() if _decays(name, parameter)]
-        others = [parameter for name, parameter in self.named_parameters() if not _decays(name, parameter)]
-        return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return self.probability(attack), family.softmax(-1), attention[:, 1:]
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:

@@ -1,5 +1,7 @@
 """The two stages: masked feature modelling without labels, then attack and family heads together."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -8,17 +10,34 @@ from torch import Tensor
 
 from schemas.flow import Kind
 from schemas.params import TrainParams
-from trainer.model import ModelConfig, TabularExpert
+from trainer.calibration import fit_calibration
+from trainer.model import FlowClassifier, ModelConfig, TabularExpert
 from trainer.prepare import Prepared
 from trainer.training import Inputs, Stage
 
-__all__ = ["finetune_stage", "model_inputs", "new_model", "predict", "pretrain_stage"]
+__all__ = [
+    "calibrate",
+    "finetune_stage",
+    "model_inputs",
+    "new_model",
+    "new_network",
+    "predict",
+    "pretrain_stage",
+    "raw_inputs",
+]
+
+Network = TypeVar("Network", bound=FlowClassifier)
 
 _NO_FAMILY = -100
 
 
 def new_model(prepared: Prepared, params: TrainParams) -> TabularExpert:
-    """An untrained model whose widths all come from the schema and the fitted preprocessor."""
+    """An untrained FT-Transformer for some prepared rows."""
+    return new_network(TabularExpert, prepared, params)
+
+
+def new_network(kind: type[Network], prepared: Prepared, params: TrainParams) -> Network:
+    """An untrained network whose widths all come from the schema and the fitted preprocessor."""
     preprocessor = prepared.preprocessor
     config = ModelConfig(
         n_numeric=len(prepared.schema.numeric),
@@ -26,17 +45,18 @@ def new_model(prepared: Prepared, params: TrainParams) -> TabularExpert:
         cardinalities=tuple(max(1, len(preprocessor.vocabularies[item.name])) for item in prepared.schema.categorical),
         n_families=len(prepared.schema.attack_families),
         n_knots=preprocessor.knots.shape[1],
+        numeric_embedding=params.numeric_embedding,
         d_model=params.d_model,
         n_heads=params.n_heads,
         n_layers=params.n_layers,
         d_feedforward=params.d_feedforward,
     )
-    model = TabularExpert(config)
-    model.normalizer.set_points(preprocessor.knots, preprocessor.heights)
+    model = kind(config)
+    model.set_points(preprocessor.knots, preprocessor.heights)
     return model
 
 
-def model_inputs(prepared: Prepared, rows: np.ndarray, model: TabularExpert) -> Inputs:
+def model_inputs(prepared: Prepared, rows: np.ndarray, model: FlowClassifier) -> Inputs:
     """Rows of a prepared set through the preprocessing that the model's graph will hold."""
     numeric, categories = raw_inputs(prepared, rows)
     with torch.no_grad():
@@ -62,7 +82,8 @@ def raw_inputs(prepared: Prepared, rows: np.ndarray) -> tuple[Tensor, Tensor]:
 def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage:
     """Hide a share of each row's features, reconstruct them: squared error for numbers, cross-entropy for categories."""
 
-    def loss(model: TabularExpert, batch: Inputs, generator: torch.Generator) -> Tensor:
+    def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:
+        assert isinstance(model, TabularExpert), "only it reconstructs"
         present = torch.cat([~torch.isnan(batch.numeric), batch.categories != 0], dim=1)
         draw = torch.rand(present.shape, generator=generator).to(present.device)
         hidden = present & (draw < params.pretrain_mask_share)
@@ -78,7 +99,7 @@ def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage:
             total = total + F.cross_entropy(logit, codes, ignore_index=-100, reduction="sum")
         return total / hidden.sum().clamp(min=1)
 
-    def evaluate(model: TabularExpert) -> dict[str, float]:
+    def evaluate(model: FlowClassifier) -> dict[str, float]:
         device = next(model.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -91,7 +112,7 @@ def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage:
 def finetune_stage(params: TrainParams, validation: Inputs) -> Stage:
     """Attack or not, and which family: the family counts for attacks alone."""
 
-    def loss(model: TabularExpert, batch: Inputs, generator: torch.Generator) -> Tensor:
+    def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:
         shape = (len(batch), batch.numeric.shape[1] + batch.categories.shape[1])
         # Each row its own share, up to twice the mean, so that rows with nothing hidden stay common.
         share = torch.rand((shape[0], 1), generator=generator) * 2 * params.finetune_mask_share
@@ -102,7 +123,7 @@ def finetune_stage(params: TrainParams, validation: Inputs) -> Stage:
             total = total + params.family_loss_weight * F.cross_entropy(family, batch.family, ignore_index=_NO_FAMILY)
         return total
 
-    def evaluate(model: TabularExpert) -> dict[str, float]:
+    def evaluate(model: FlowClassifier) -> dict[str, float]:
         scores, families = predict(model, validation)
         y, family = validation.y.numpy(), validation.family.numpy()
         attacks = y == 1
@@ -115,16 +136,27 @@ def finetune_stage(params: TrainParams, validation: Inputs) -> Stage:
     return Stage("finetune", params.epochs_finetune, loss, evaluate, "validation_auc")
 
 
-def predict(model: TabularExpert, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+def predict(model: FlowClassifier, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     """Model inputs → attack probability f32[N] and most probable attack family i64[N]."""
     device = next(model.parameters()).device
     scores, families = [], []
     with torch.no_grad():
         for part in _parts(inputs, device):
             attack, family = model.classify(part.numeric, part.categories)
-            scores.append(attack.sigmoid().cpu().numpy())
+            scores.append(model.probability(attack).cpu().numpy())
             families.append(family.argmax(-1).cpu().numpy())
     return np.concatenate(scores), np.concatenate(families)
+
+
+def calibrate(model: FlowClassifier, validation: Inputs) -> None:
+    """Set the model's calibration by validation rows."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        logits = torch.cat(
+            [model.classify(part.numeric, part.categories)[0].cpu() for part in _parts(validation, device)]
+        )
+        scale, offset = fit_calibration(logits.numpy(), validation.y.numpy())
+        model.calibration.copy_(torch.tensor([scale, offset]))
 
 
 def _parts(inputs: Inputs, device: torch.device, rows: int = 512) -> list[Inputs]:

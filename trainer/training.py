@@ -16,9 +16,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from export.progress import console, steps
 from schemas.errors import FlowsentryError
 from schemas.params import TrainParams
-from trainer.model import ModelConfig, TabularExpert
+from trainer.model import FlowClassifier, ModelConfig, TabularExpert
 
-__all__ = ["Inputs", "Stage", "Tracker", "build_model", "load_checkpoint", "same_preprocessing", "train"]
+__all__ = [
+    "Inputs",
+    "Outcome",
+    "Stage",
+    "Tracker",
+    "build_model",
+    "load_checkpoint",
+    "replace_weights",
+    "same_preprocessing",
+    "train",
+]
 
 # Settings that decide how fast a run is, not what comes of it; and those that pretraining does not use.
 _ONLY_SPEED = frozenset({"threads", "device", "checkpoint_every_s"})
@@ -54,9 +64,17 @@ class Stage:
 
     name: str
     epochs: int
-    loss: Callable[[TabularExpert, Inputs, torch.Generator], Tensor]
-    evaluate: Callable[[TabularExpert], dict[str, float]]
+    loss: Callable[[FlowClassifier, Inputs, torch.Generator], Tensor]
+    evaluate: Callable[[FlowClassifier], dict[str, float]]
     criterion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a stage: the figures of its best epoch, and per epoch stage, epoch, criterion, loss and figures."""
+
+    best: dict[str, float]
+    history: list[dict[str, Any]]
 
 
 def build_model(checkpoint: Mapping[str, Any]) -> TabularExpert:
@@ -84,7 +102,13 @@ def load_checkpoint(path: Path, *, schema_hash: str) -> dict[str, Any]:
     return checkpoint
 
 
-def same_preprocessing(model: TabularExpert, weights: Mapping[str, Tensor]) -> bool:
+def replace_weights(path: Path, model: FlowClassifier) -> None:
+    """Put a model's weights into a checkpoint in place of those of its best epoch, of which they were made."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    _save({**checkpoint, "weights": {name: value.cpu() for name, value in model.state_dict().items()}}, path)
+
+
+def same_preprocessing(model: FlowClassifier, weights: Mapping[str, Tensor]) -> bool:
     """Whether `weights` were trained on the prepared rows that `model` was made for: no other rows give its map."""
     return all(
         torch.equal(value.cpu(), weights[f"normalizer.{name}"]) for name, value in model.normalizer.named_buffers()
@@ -92,7 +116,7 @@ def same_preprocessing(model: TabularExpert, weights: Mapping[str, Tensor]) -> b
 
 
 def train(
-    model: TabularExpert,
+    model: FlowClassifier,
     rows: Inputs,
     stage: Stage,
     params: TrainParams,
@@ -103,8 +127,8 @@ def train(
     device: torch.device,
     tracker: Tracker,
     resume: bool = True,
-) -> dict[str, float]:
-    """Run a stage to its end and leave `path` (a checkpoint) behind; returns the metrics of the best epoch.
+) -> Outcome:
+    """Run a stage to its end and leave `path` (a checkpoint) behind; the model has the averaged weights of its best epoch.
 
     A checkpoint of such a run at `path` is taken up where it stood: same batches, same masks, same result. One of a run
     with other settings or other prepared data is written over. Ctrl-C leaves a checkpoint of the last whole step.
@@ -118,6 +142,7 @@ def train(
     )
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.average_decay), use_buffers=False)
     step, best, best_weights, running = 0, {stage.criterion: -np.inf}, _weights(average), 0.0
+    history: list[dict[str, Any]] = []
 
     if resume and path.exists():
         saved = load_checkpoint(path, schema_hash=schema_hash)
@@ -131,6 +156,7 @@ def train(
             optimizer.load_state_dict(saved["optimizer"])
             schedule.load_state_dict(saved["schedule"])
             average.load_state_dict(saved["average"])
+            history = saved["history"]
             console.print(f"{stage.name}: resumed at step {step} of {total}")
 
     def save() -> None:
@@ -141,6 +167,7 @@ def train(
             "best": best,
             "weights": best_weights,
             "running_loss": running,
+            "history": history,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "schedule": schedule.state_dict(),
@@ -149,9 +176,7 @@ def train(
             "schema_hash": schema_hash,
             "params": params.model_dump(mode="json"),
         }
-        partial = path.with_suffix(".partial")
-        torch.save(checkpoint, partial)
-        partial.replace(path)
+        _save(checkpoint, path)
 
     saved_at = started = time.monotonic()
     first, between_steps = step, True
@@ -186,6 +211,8 @@ def train(
                 if scores[stage.criterion] > best[stage.criterion]:
                     best, best_weights = scores, _weights(average)
                 tracker.log_metrics({"loss": running, **scores}, step // per_epoch)
+                told = {"stage": stage.name, "epoch": step // per_epoch, "criterion": stage.criterion}
+                history.append({**told, "loss": running, **scores})
                 rate = (step - first) * params.batch_size / (time.monotonic() - started)
                 shown_scores = ", ".join(f"{name} {score:.5f}" for name, score in scores.items())
                 console.print(
@@ -200,11 +227,17 @@ def train(
     if total == 0:
         save()
     model.load_state_dict(best_weights)
-    return dict(best)
+    return Outcome(dict(best), history)
+
+
+def _save(checkpoint: Mapping[str, Any], path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(checkpoint, partial)
+    partial.replace(path)
 
 
 def _differences(
-    saved: Mapping[str, Any], model: TabularExpert, stage: Stage, total: int, params: TrainParams
+    saved: Mapping[str, Any], model: FlowClassifier, stage: Stage, total: int, params: TrainParams
 ) -> list[str]:
     """In what the run of a checkpoint differs from the one at hand; nothing: it can be taken up."""
     here = params.model_dump(mode="json")
@@ -230,9 +263,9 @@ def _saved_on_interrupt(save: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def _averaged(average: AveragedModel) -> TabularExpert:
+def _averaged(average: AveragedModel) -> FlowClassifier:
     module = average.module.eval()
-    assert isinstance(module, TabularExpert)
+    assert isinstance(module, FlowClassifier)
     return module
 
 

@@ -25,16 +25,18 @@ B, N, CARDINALITIES, FAMILIES, D = 5, 4, (3, 2), 6, 16
 C = len(CARDINALITIES)
 
 
-@pytest.fixture
-def model() -> TabularExpert:
+@pytest.fixture(params=["linear", "piecewise"])
+def model(request: pytest.FixtureRequest) -> TabularExpert:
     torch.manual_seed(0)
     config = ModelConfig(
         n_numeric=N, cardinalities=CARDINALITIES, n_families=FAMILIES, n_knots=3, d_model=D, n_heads=2, n_layers=2,
-        d_feedforward=32,
+        d_feedforward=32, numeric_embedding=request.param,
     )  # fmt: skip
     model = TabularExpert(config)
     points = np.tile(np.array([-1, 0, 1], dtype=np.float32), (N, 1))
-    model.normalizer.set_points(points, points)
+    model.set_points(points, points)
+    if model.tokenizer.bins is not None:
+        torch.nn.init.normal_(model.tokenizer.bin_weight)  # as the next
     torch.nn.init.normal_(model.masked_head.weight)  # zero at first: it would hide whatever goes wrong before it
     return model.eval()
 
@@ -198,6 +200,33 @@ def test_heads_alone_take_any_batch() -> None:
     assert values.shape == (3, 2) and logit.shape == (3, 4)
     attack, family = ClassificationHead(d_model=8, n_families=2)(torch.ones(0, 8))
     assert attack.shape == (0,) and family.shape == (0, 2)
+
+
+# Numeric tokens by bins.
+
+
+def test_a_piecewise_token_adds_to_the_linear_one_what_each_bin_gives_as_far_as_the_value_has_come_through_it() -> None:
+    tokenizer = FTFeatureTokenizer(n_numeric=2, cardinalities=(), d_model=3, n_edges=4)
+    assert tokenizer.bins is not None and not bool(tokenizer.bin_weight.any())
+    tokenizer.bins.edges.copy_(torch.tensor([[0.0, 1.0, 3.0, 3.0], [-2.0, -1.0, 0.0, 10.0]]))
+    linear = tokenizer(torch.tensor([[2.0, -5.0], [99.0, 5.0]]), torch.empty(2, 0, dtype=torch.long))
+    torch.nn.init.normal_(tokenizer.bin_weight)
+    got = tokenizer(torch.tensor([[2.0, -5.0], [99.0, 5.0]]), torch.empty(2, 0, dtype=torch.long))
+    bins = torch.tensor([[[1, 0.5, 0], [0, 0, 0]], [[1, 1, 0], [1, 1, 0.5]]])
+    expected = linear[:, 1:] + torch.einsum("bnk,nkd->bnd", bins, tokenizer.bin_weight)
+    torch.testing.assert_close(got[:, 1:], expected)
+
+
+def test_the_bins_of_a_piecewise_model_are_those_of_the_preprocessors_map() -> None:
+    config = ModelConfig(
+        n_numeric=1, cardinalities=(), n_families=2, n_knots=3, d_model=8, numeric_embedding="piecewise"
+    )
+    model = TabularExpert(config)
+    knots, heights = np.array([[1, 10, 100]], dtype=np.float32), np.array([[-2, 0, 2]], dtype=np.float32)
+    model.set_points(knots, heights)
+    assert model.tokenizer.bins is not None
+    raw = torch.tensor([[0.0], [5.5], [10.0], [55.0], [1e9]])
+    torch.testing.assert_close(model.tokenizer.bins(model.normalizer(raw)), model.normalizer.knots(raw))
 
 
 # The preprocessor's map, as part of the graph.

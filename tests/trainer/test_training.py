@@ -13,7 +13,7 @@ from torch import Tensor
 from schemas.errors import FlowsentryError
 from schemas.params import TrainParams
 from tests.trainer.conftest import TINY
-from trainer.model import TabularExpert
+from trainer.model import FlowClassifier, TabularExpert
 from trainer.prepare import Prepared
 from trainer.stages import finetune_stage, model_inputs, new_model, predict, pretrain_stage
 from trainer.training import Inputs, Stage, build_model, load_checkpoint, train
@@ -46,6 +46,7 @@ class Bench:
         self.name = stage
         self.params = params
         self.log = Log()
+        self.history: list[dict[str, Any]] = []
 
     def model(self) -> TabularExpert:
         torch.manual_seed(3)
@@ -68,7 +69,7 @@ class Bench:
     ) -> tuple[TabularExpert, dict[str, float]]:
         model = model or self.model()
         self.log = log or Log()
-        best = train(
+        outcome = train(
             model,
             model_inputs(self.prepared, self.prepared.rows("train"), self.model()),
             stage or self.stage(),
@@ -79,7 +80,8 @@ class Bench:
             device=torch.device("cpu"),
             tracker=self.log,
         )
-        return model, best
+        self.history = outcome.history
+        return model, outcome.best
 
     def checkpoint(self) -> dict[str, Any]:
         return load_checkpoint(self.path, schema_hash=SCHEMA)
@@ -89,7 +91,7 @@ def stopping(stage: Stage, *, at_step: int, error: BaseException) -> Stage:
     """The stage, whose loss raises instead of being worked out for the `at_step`th time."""
     calls = 0
 
-    def loss(model: TabularExpert, batch: Inputs, generator: torch.Generator) -> Tensor:
+    def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:
         nonlocal calls
         calls += 1
         if calls > at_step:
@@ -114,7 +116,18 @@ def _same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-WORK = ("step", "total_steps", "best", "weights", "running_loss", "model", "optimizer", "schedule", "average")
+WORK = (
+    "step",
+    "total_steps",
+    "best",
+    "history",
+    "weights",
+    "running_loss",
+    "model",
+    "optimizer",
+    "schedule",
+    "average",
+)
 
 
 def assert_same_work(left: Mapping[str, Any], right: Mapping[str, Any]) -> None:
@@ -162,6 +175,17 @@ def test_loss_falls_and_the_best_epoch_is_returned(bench: Bench) -> None:
     assert stage.evaluate(model.eval()) == best, "and so are the weights"
 
 
+def test_the_history_says_what_each_epoch_came_to(bench: Bench) -> None:
+    bench.run()
+    criterion = bench.stage().criterion
+    expected = [
+        {"stage": bench.name, "epoch": epoch, "criterion": criterion, **metrics} for epoch, metrics in bench.log.metrics
+    ]
+    assert bench.history == expected and len(expected) == 3
+    bench.run()
+    assert bench.log.metrics == [] and bench.history == expected, "of a run that was over before, too"
+
+
 def test_finetuning_tells_easy_attacks_apart(prepared: Prepared, tmp_path: Path) -> None:
     params = TINY.model_copy(update={"epochs_finetune": 16})
     bench = Bench(prepared, tmp_path / "finetune.pt", "finetune", params)
@@ -178,7 +202,7 @@ def test_the_best_epochs_averaged_weights_are_kept_even_if_later_ones_are_worse(
     marks = iter([0.2, 0.9, 0.4])
     seen: list[dict[str, Tensor]] = []
 
-    def evaluate(model: TabularExpert) -> dict[str, float]:
+    def evaluate(model: FlowClassifier) -> dict[str, float]:
         assert not model.training
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return {"mark": next(marks)}
@@ -252,7 +276,7 @@ def test_ctrl_c_keeps_every_whole_step_whenever_the_last_checkpoint_was(
 def test_ctrl_c_amid_an_update_leaves_the_checkpoint_before_it(bench: Bench, uninterrupted: dict[str, Any]) -> None:
     stage, epochs = bench.stage(), 0
 
-    def evaluate(model: TabularExpert) -> dict[str, float]:
+    def evaluate(model: FlowClassifier) -> dict[str, float]:
         nonlocal epochs
         epochs += 1
         if epochs == 2:  # the step is counted, but its epoch not yet judged
@@ -334,7 +358,7 @@ def test_what_comes_after_pretraining_does_not_pretrain_anew(prepared: Prepared,
 def test_a_run_on_other_prepared_rows_starts_anew(finetuning: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     finetuning.run()
     other = finetuning.model()
-    other.normalizer.knots += 1
+    other.normalizer.knots.edges += 1
     finetuning.run(model=other)
     assert len(finetuning.log.metrics) == 3
     assert "other prepared data" in capsys.readouterr().err
