@@ -3,20 +3,28 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS
-from schemas.errors import FlowsentryError
-from schemas.params import load_params
+from schemas.errors import FlowsentryError, ParamsError
+from schemas.params import Params, load_params
 
 __all__ = ["main", "parser"]
+
+ABLATIONS = ("pretraining", "shortcuts", "importance", "missing")
 
 _EXAMPLES = """examples:
   python -m trainer prepare  --dataset unsw-nb15 --data flows/
   python -m trainer pretrain --dataset unsw-nb15
   python -m trainer finetune --dataset unsw-nb15 --set train.epochs_finetune=12
+  python -m trainer tune     --dataset unsw-nb15 --trials 30
+  python -m trainer compare  --dataset unsw-nb15
+  python -m trainer ablate   --dataset unsw-nb15 --what missing
+  python -m trainer evaluate --bundle bundles/unsw-nb15 --data labelled.csv.gz --out reports/unsw-nb15
+  python -m trainer register --bundle bundles/unsw-nb15
+  python -m trainer promote  --dataset unsw-nb15 --data labelled.csv.gz
   python -m trainer sample   --dataset unsw-nb15 --data flows/ --out sample.csv.gz --rows 500
   python -m export  build    --dataset unsw-nb15
 """
@@ -26,41 +34,103 @@ def parser() -> argparse.ArgumentParser:
     """The command line, whole."""
     top = argparse.ArgumentParser(
         prog="python -m trainer",
-        description="Turn labelled flow CSVs into a trained FT-Transformer: prepare, then pretrain, then finetune.",
+        description="Labelled flow CSVs → a trained FT-Transformer (prepare, pretrain, finetune), and its worth (evaluate).",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, text in (
-        ("prepare", "read, clean and split a data set's CSVs; fit the preprocessor on the training rows"),
-        ("pretrain", "masked feature modelling: hide features, reconstruct them; no labels"),
-        ("finetune", "train the attack head and the attack-family head, and report validation and test figures"),
-        ("sample", "write a small labelled CSV out of the test rows, for the demo"),
-    ):
-        command = commands.add_parser(name, help=text, description=text, epilog=_EXAMPLES,
-                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         add_common(command)
+        return command
+
+    def add_run(command: argparse.ArgumentParser) -> None:
         command.add_argument("--dataset", choices=SCHEMAS, help="data set whose columns the files have")
         command.add_argument(
             "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where artefacts go (default: runs)"
         )
-        if name in ("prepare", "sample"):
-            command.add_argument(
-                "--data", type=Path, required=True, nargs="+", metavar="PATH",
-                help="CSV files, gzipped or not, or directories of them",
-            )  # fmt: skip
-        if name == "sample":
-            command.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV to write, gzipped")
-            command.add_argument("--rows", type=int, default=3000, metavar="N", help="default: 3000")
-            command.add_argument(
-                "--attack-share", type=float, default=0.65, metavar="P", help="share of attacks (default: 0.65)"
-            )
-        if name == "prepare":
-            command.add_argument("--out", type=Path, metavar="DIR", help="write here instead of RUNS/DATASET/prepared")
-            command.add_argument(
-                "--exclude", type=Path, nargs="*", default=[], metavar="FILE",
-                help="CSVs whose rows must not be trained on, such as the demo's sample: they join the test rows",
-            )  # fmt: skip
+
+    def add_data(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--data", type=Path, required=True, nargs="+", metavar="PATH",
+            help="labelled CSV files, gzipped or not, or directories of them",
+        )  # fmt: skip
+
+    prepare = add("prepare", "read, clean and split a data set's CSVs; fit the preprocessor on the training rows")
+    add_run(prepare)
+    add_data(prepare)
+    prepare.add_argument("--out", type=Path, metavar="DIR", help="write here instead of RUNS/DATASET/prepared")
+    prepare.add_argument(
+        "--exclude", type=Path, nargs="*", default=[], metavar="FILE",
+        help="CSVs whose rows must not be trained on, such as the demo's sample: they join the test rows",
+    )  # fmt: skip
+
+    add_run(add("pretrain", "masked feature modelling: hide features, reconstruct them; no labels"))
+    add_run(add("finetune", "train the attack head and the attack-family head, and report validation and test figures"))
+
+    tune = add(
+        "tune", "search the hyper-parameters of finetuning on a part of the rows; killed and started again, it goes on"
+    )
+    add_run(tune)
+    tune.add_argument("--trials", type=int, required=True, metavar="N", help="go on until the study has so many")
+    tune.add_argument("--rows", type=int, default=10_000, metavar="N", help="training rows of a trial (default: 10000)")
+    tune.add_argument("--epochs", type=int, default=3, metavar="N", help="epochs of a trial (default: 3)")
+
+    compare = add(
+        "compare",
+        "the FT-Transformer and what one would use instead, on the same rows: quality, size, time, speed",
+    )
+    ablate = add("ablate", "what the detector leans on, and how it does with less")
+    for experiment in (compare, ablate):
+        add_run(experiment)
+        experiment.add_argument(
+            "--out", type=Path, metavar="DIR",
+            help="writes a table there, for the report of `evaluate --out DIR` (default: reports/DATASET)",
+        )  # fmt: skip
+    ablate.add_argument(
+        "--what", required=True, choices=ABLATIONS,
+        help="pretraining: with and without, by share of labels; shortcuts: without features that know the test bed; "
+        "importance: of each feature of the finetuned model; missing: that model as features go missing",
+    )  # fmt: skip
+    ablate.add_argument("--seeds", type=int, default=3, metavar="N", help="of pretraining and shortcuts (default: 3)")
+
+    evaluate = add("evaluate", "score labelled CSVs with a bundle: figures with intervals, plots, a report in HTML")
+    evaluate.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle to evaluate")
+    add_data(evaluate)
+    evaluate.add_argument(
+        "--out", type=Path, default=Path("reports"), metavar="DIR",
+        help="writes metrics.json, figures/ and report.html there (default: reports)",
+    )  # fmt: skip
+    limit = evaluate.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--threshold", type=float, metavar="P", help="score from which a flow counts as an attack (default: 0.5)"
+    )
+    limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
+
+    register = add("register", "put a bundle into the MLflow Model Registry as a version with the alias challenger")
+    register.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle to register")
+    register.add_argument("--name", help="registered model (default: flowsentry-DATASET)")
+
+    promote = add("promote", "make the challenger the champion, if it beats the present one on labelled test rows")
+    promote.add_argument("--dataset", choices=SCHEMAS, help="whose model: flowsentry-DATASET")
+    promote.add_argument("--name", help="registered model, instead of --dataset")
+    add_data(promote)
+    promote.add_argument(
+        "--target-fpr", type=float, metavar="P",
+        help="false-positive rate at which recalls are compared (default: stream.target_fpr)",
+    )  # fmt: skip
+
+    sample = add("sample", "write a small labelled CSV out of the test rows, for the demo")
+    add_run(sample)
+    add_data(sample)
+    sample.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV to write, gzipped")
+    sample.add_argument("--rows", type=int, default=3000, metavar="N", help="default: 3000")
+    sample.add_argument(
+        "--attack-share", type=float, default=0.65, metavar="P", help="share of attacks (default: 0.65)"
+    )
     return top
 
 
@@ -75,7 +145,11 @@ def _csv_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    params = load_params(common_options(arguments, {"data.dataset": arguments.dataset}), file=arguments.params)
+    named = {"data.dataset": getattr(arguments, "dataset", None)}
+    params = load_params(common_options(arguments, named), file=arguments.params)
+    if arguments.command in _OF_BUNDLES:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        return _OF_BUNDLES[arguments.command](arguments, params)
     directory = arguments.runs / params.data.dataset
     # Heavy imports where they are needed, so that --help and mistakes answer at once and prepare does without torch.
     if arguments.command == "prepare":
@@ -97,9 +171,101 @@ def _run(arguments: argparse.Namespace) -> int:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported: it would phone home
         from trainer import commands
 
+        if arguments.command == "tune":
+            _tune(arguments, params, directory)
+            return 0
+        if arguments.command in ("compare", "ablate"):
+            _experiment(arguments, params, directory)
+            return 0
         run = commands.pretrain if arguments.command == "pretrain" else commands.finetune
         run(params, directory)
     return 0
+
+
+def _tune(arguments: argparse.Namespace, params: Params, directory: Path) -> None:
+    from trainer.commands import device_of
+    from trainer.tuning import tune
+
+    for name in ("trials", "rows", "epochs"):
+        if getattr(arguments, name) < 1:
+            raise ParamsError(f"--{name} {getattr(arguments, name)}: expected a number of 1 or more")
+    best = tune(
+        params,
+        directory,
+        trials=arguments.trials,
+        rows=arguments.rows,
+        epochs=arguments.epochs,
+        device=device_of(params),
+    )
+    print("best: " + " ".join(f"--set train.{name}={value}" for name, value in best.items()))
+
+
+def _experiment(arguments: argparse.Namespace, params: Params, directory: Path) -> None:
+    from rich.console import Console
+
+    from trainer.commands import device_of
+    from trainer.experiments.ablations import ablate
+    from trainer.experiments.compare import compare
+    from trainer.prepare import load_prepared
+
+    prepared, device = load_prepared(directory / "prepared"), device_of(params)
+    if arguments.command == "compare":
+        table = compare(prepared, params, seed=params.data.seed, device=device)
+    else:
+        if arguments.seeds < 1:
+            raise ParamsError(f"--seeds {arguments.seeds}: expected a number of 1 or more")
+        seeds = range(params.data.seed, params.data.seed + arguments.seeds)
+        table = ablate(arguments.what, prepared, params, directory / "finetune.pt", seeds, device)
+    table.show(Console())
+    print(f"wrote {table.write(arguments.out or Path('reports') / params.data.dataset)}")
+
+
+def _evaluate(arguments: argparse.Namespace, params: Params) -> int:
+    from rich.console import Console
+
+    from trainer.evaluation.evaluate import evaluate
+    from trainer.evaluation.report import print_tables
+
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
+        raise ParamsError(f"--threshold {arguments.threshold}: expected a score from 0 to 1")
+    metrics = evaluate(
+        arguments.bundle, _csv_files(arguments.data), arguments.out, params.stream,
+        threshold=arguments.threshold, target_fpr=arguments.target_fpr,
+    )  # fmt: skip
+    print_tables(metrics, Console())
+    print(f"wrote metrics.json, figures/ and report.html to {arguments.out}")
+    return 0
+
+
+def _register(arguments: argparse.Namespace, params: Params) -> int:
+    from trainer.registry import CHALLENGER, register
+
+    name, version = register(arguments.bundle, params.tracking.mlflow_uri, arguments.name)
+    print(f"{name}: version {version} is the {CHALLENGER}")
+    return 0
+
+
+def _promote(arguments: argparse.Namespace, params: Params) -> int:
+    """Exit status 1: the challenger was not promoted."""
+    from trainer.registry import CHALLENGER, RULE, model_name, promote
+
+    name = arguments.name or model_name(params.data.dataset)
+    decision = promote(
+        name, _csv_files(arguments.data), params.tracking.mlflow_uri,
+        rate=arguments.target_fpr or params.stream.target_fpr,
+        min_feature_coverage=params.stream.min_feature_coverage,
+    )  # fmt: skip
+    print(f"{name}: the {CHALLENGER} is {'promoted' if decision.promoted else 'not promoted'}: {decision.why}")
+    if decision.differences:
+        print(f"rule: {RULE}")
+    return 0 if decision.promoted else 1
+
+
+_OF_BUNDLES: Mapping[str, Callable[[argparse.Namespace, Params], int]] = {
+    "evaluate": _evaluate,
+    "register": _register,
+    "promote": _promote,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
