@@ -10,7 +10,9 @@ import pytest
 from tests.flows import flows
 from trainer.__main__ import main
 
-COMMANDS = ("prepare", "pretrain", "finetune", "sample")
+ROOT = Path(__file__).parents[2]
+OF_RUNS = ("prepare", "pretrain", "finetune", "tune", "compare", "ablate", "sample")
+OF_BUNDLES = ("evaluate", "register", "promote")
 
 
 def test_help_lists_every_command_and_all_are_tested_here(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,17 +20,19 @@ def test_help_lists_every_command_and_all_are_tested_here(capsys: pytest.Capture
         main(["--help"])
     assert end.value.code == 0
     listed = re.findall(r"^    (\w+) +\w", capsys.readouterr().out, re.MULTILINE)
-    assert tuple(listed) == COMMANDS
+    assert set(listed) == {*OF_RUNS, *OF_BUNDLES}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*OF_RUNS, *OF_BUNDLES])
 def test_help_shows_what_a_command_takes_and_an_example_of_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     shown = capsys.readouterr().out
     assert end.value.code == 0
-    assert "--dataset {cicids2017,cicids2017-improved,unsw-nb15}" in shown and "--set KEY=VALUE" in shown
-    assert re.search(rf"^  python -m trainer {command} +--dataset", shown, re.MULTILINE)
+    assert "--set KEY=VALUE" in shown
+    assert re.search(rf"^  python -m trainer {command} +--(dataset|bundle)", shown, re.MULTILINE)
+    if command in OF_RUNS:
+        assert "--dataset {cicids2017,cicids2017-improved,unsw-nb15}" in shown
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,7 @@ def test_a_wrong_word_ends_with_status_2_and_says_which(
 def test_as_a_program_a_mistake_is_one_line_without_a_traceback(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "trainer", "prepare", "--data", str(tmp_path), "--set", "train.epochs_finetun=1"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
     )  # fmt: skip
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
@@ -94,6 +98,13 @@ def test_preparing_does_without_torch_and_mlflow(tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _WHAT_PREPARE_LOADS, "prepare", "--dataset", "unsw-nb15", "--data", str(data),
          "--runs", str(tmp_path), "--set", "data.n_quantiles=16"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
     )  # fmt: skip
     assert ended.stdout.splitlines()[-1:] == ["0"], ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("option", ["trials", "rows", "epochs"])
+def test_a_search_of_nothing_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["tune", "--trials", "3", f"--{option}", "0"]
+    assert main(words) == 2
+    assert f"--{option} 0: expected a number of 1 or more" in capsys.readouterr().err

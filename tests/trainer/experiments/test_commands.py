@@ -1,0 +1,101 @@
+"""`trainer compare` and `trainer ablate`: tables for a terminal, a file, and the report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.trainer.conftest import Pipeline
+from trainer.__main__ import main
+from trainer.experiments import ablations, compare
+from trainer.experiments.table import Table, between_seeds, read_tables
+
+
+def table(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less of everything that only makes figures steadier."""
+    monkeypatch.setattr(compare, "_SPEED_S", 0.05)
+    monkeypatch.setattr(ablations, "LABEL_SHARES", (0.5, 1.0))
+
+
+@pytest.mark.usefixtures("few")
+def test_compare_puts_the_detector_beside_what_one_would_use_instead(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pipeline.trainer("compare", "--out", str(tmp_path)) == 0
+    got = table(tmp_path / "compare.json")
+    names = [row[0] for row in got["rows"]]
+    assert names == ["FT-Transformer", "TabTransformer", "MLP", "logistic regression", "LightGBM"]
+    for _, auc, strict, lenient, accuracy, size, seconds, speed in got["rows"]:
+        assert 0.5 < auc <= 1 and 0 <= strict <= lenient <= 1 and 0.5 < accuracy <= 1
+        assert int(size.split()[0].replace(",", "")) > 100 and float(seconds) >= 0 and speed > 100
+    shown = capsys.readouterr().out
+    assert "Beside other models" in shown and f"wrote {tmp_path / 'compare.json'}" in shown
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    ("what", "first_column"),
+    [
+        ("pretraining", ["50%", "100%"]),
+        ("shortcuts", ["with the TTL features", "without the TTL features"]),
+        ("missing", ["0% at random", "10% at random", "20% at random", "40% at random", "60% at random", "80% at random",
+                     "all but the 13 of a Zeek conn.log"]),
+    ],
+)  # fmt: skip
+def test_ablations_write_their_tables(what: str, first_column: list[str], pipeline: Pipeline, tmp_path: Path) -> None:
+    assert pipeline.trainer("ablate", "--what", what, "--seeds", "1", "--out", str(tmp_path)) == 0
+    assert [row[0] for row in table(tmp_path / f"{what}.json")["rows"]] == first_column
+
+
+def test_importance_finds_the_features_that_a_model_looks_at(pipeline: Pipeline, tmp_path: Path) -> None:
+    assert pipeline.trainer("ablate", "--what", "importance", "--out", str(tmp_path)) == 0
+    falls = [float(fall) for _, fall in table(tmp_path / "importance.json")["rows"]]
+    assert len(falls) == 15 and falls == sorted(falls, reverse=True) and falls[0] > 0
+
+
+def test_fewer_features_are_worse_than_all_of_them(pipeline: Pipeline, tmp_path: Path) -> None:
+    assert pipeline.trainer("ablate", "--what", "missing", "--out", str(tmp_path)) == 0
+    rows = dict(table(tmp_path / "missing.json")["rows"])
+    measured = json.loads((pipeline.run / "metrics.json").read_text())["test"]["auc"]
+    assert rows["0% at random"] == pytest.approx(measured), "the model of the run on its test rows"
+    assert rows["80% at random"] < rows["0% at random"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--what", "pretraining", "--seeds", "0"], "--seeds 0: expected a number of 1 or more"),
+        (["--what", "missing", "--runs", "nowhere"], "Run `python -m trainer prepare` first"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    words: list[str], says: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pipeline.trainer("ablate", *words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_report_shows_the_tables_that_lie_beside_it(tmp_path: Path, pipeline: Pipeline) -> None:
+    found = Table(
+        "missing", "Missing features", "A note.", ("missing", "AUC"), (("80% at <random>", 0.51234), ("–", None))
+    )
+    assert found.write(tmp_path) == tmp_path / "missing.json"
+    assert read_tables(tmp_path) == [found]
+    data = pipeline.data / "flows (1).csv"
+    assert main(["evaluate", "--bundle", str(pipeline.bundle), "--data", str(data), "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Missing features</h2>" in page and "80% at &lt;random&gt;" in page and "0.5123" in page
+
+
+def test_seeds_are_shown_with_the_least_and_the_most() -> None:
+    assert between_seeds([0.5, 0.7, 0.6]) == "0.6000 (0.5000 – 0.7000)"
+    assert between_seeds([0.5]) == "0.5000"
+    assert np.isfinite(float(between_seeds([1 / 3])))
