@@ -1,5 +1,6 @@
 """Has every partition an owner? What the group's coordinator says, asked without waiting for the answer."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -34,6 +35,7 @@ class Ownership:
         if not all(answer.done() for answer in self._asked):
             return None
         answers, self._asked = self._asked, None
+        self._let_go()
         try:
             group, topic = (answer.result() for answer in answers)
         except KafkaException as error:
@@ -48,6 +50,11 @@ class Ownership:
             if place.topic == self._topic
         }
         return owned >= {partition.id for partition in topic.partitions}
+
+    def _let_go(self) -> None:
+        """Of the client, elsewhere: where the clock is set back meanwhile, its end can take minutes."""
+        held, self._admin = [self._admin], None
+        threading.Thread(target=held.clear, name="ownership", daemon=True).start()
 
     def _ask(self) -> tuple[Future[Any], Future[Any]]:
         self._admin = self._admin or self._make_admin()
