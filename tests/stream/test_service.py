@@ -266,7 +266,7 @@ def test_a_slow_batch_makes_the_next_ones_smaller(rig: Callable[..., Rig], monke
     source = place.source(batch_size=50, max_wait_s=1)
     service = place.service(source=source)
     service._limit = source._limit
-    monkeypatch.setattr(source._limit, "_budget_s", 1e-6)  # as if each record took long
+    monkeypatch.setattr(source._limit, "_longest_s", 1e-6)  # as if each record took long
     place.run(service, 60)
     assert (place.value("flowsentry_batches_total") or 0) > 10
 
