@@ -25,7 +25,6 @@ from schemas.errors import FlowsentryError
 from stream.batch import Batch, FlowRecord, headers_of
 from stream.clients import consumer_properties
 from stream.metrics import Metrics
-from stream.ownership import Ownership
 from stream.sink import RetryBatch
 from stream.source import Source
 from stream.status import Status
@@ -238,43 +237,6 @@ def test_partitions_that_were_added_while_a_member_was_away_are_shared_out(rig: 
     while f"{place.flows}-2-0" not in found:
         assert time.monotonic() < deadline, found
         found += [each.id for each in second.poll().records]
-
-
-def test_a_member_that_is_back_costs_the_group_no_rebalance_where_every_partition_has_an_owner(
-    rig: Callable[..., Rig], logs: Logs
-) -> None:
-    place = rig(2)
-    put(place.servers, place.flows, {0: 1, 1: 1})
-    place.batch(first := place.source(), 2)
-    first.close()
-    place.sources.clear()
-    before = len(logs.of("partitions assigned")), len(logs.of("partitions revoked"))
-    second = place.source(ownership=place.ownership)
-    until = time.monotonic() + 6.0
-    while time.monotonic() < until:
-        second.poll()
-    assert (len(logs.of("partitions assigned")), len(logs.of("partitions revoked"))) == (before[0] + 1, before[1])
-    assert second.lags() == {0: 0, 1: 0}
-
-
-def test_who_owns_what_is_not_known_while_the_group_is_unsettled_or_not_there(rig: Callable[..., Rig]) -> None:
-    place = rig()
-    ownership = place.ownership
-
-    def answer_of() -> bool | None:
-        until = time.monotonic() + 3.0
-        while time.monotonic() < until and ownership.is_whole() is None:
-            time.sleep(0.05)
-        return ownership.is_whole()
-
-    assert answer_of() is None, "a group without members is not stable"
-    source = place.source()
-    deadline = time.monotonic() + PATIENCE_S
-    while ownership.is_whole() is not True:
-        assert time.monotonic() < deadline
-        source.poll()
-    away = Ownership(lambda: AdminClient({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}), "g", "t")
-    assert away.is_whole() is None
 
 
 def test_records_of_a_partition_that_was_lost_are_dropped_not_done(rig: Callable[..., Rig], logs: Logs) -> None:
