@@ -1,17 +1,17 @@
 """Has every partition an owner? What the group's coordinator says, asked without waiting for the answer."""
 
+import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
 
 import structlog
-from confluent_kafka import ConsumerGroupState, KafkaException, TopicCollection
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from stream.connection import error_text
 
-__all__ = ["Ownership"]
+__all__ = ["Ownership", "assigned"]
 
 log = structlog.get_logger()
 
@@ -19,46 +19,74 @@ _TIMEOUT_S = 5.0
 
 
 class Ownership:
-    """Asks about a group and a topic until there is an answer."""
+    """Asks about a group and a topic until there is an answer.
+
+    Each question has a client and a thread of its own, which nobody waits for: where the clock is set back meanwhile, the
+    client's end can take minutes. `describe_consumer_groups` would be the call for it, but librdkafka 2.16 aborts the process
+    if the coordinator's connection breaks meanwhile (its issue 4605); the older `list_groups`, which waits, does not.
+    """
 
     def __init__(self, admin: Callable[[], AdminClient], group: str, topic: str) -> None:
         self._make_admin = admin
-        self._admin: AdminClient | None = None
         self._group = group
         self._topic = topic
-        self._asked: tuple[Future[Any], Future[Any]] | None = None
+        self._answer: Future[bool | None] | None = None
 
     def is_whole(self) -> bool | None:
         """Whether every partition of the topic has an owner; None while that is not known, or being settled."""
-        if self._asked is None:
-            self._asked = self._ask()
-        if not all(answer.done() for answer in self._asked):
+        if self._answer is None:
+            self._answer = Future()
+            threading.Thread(target=self._ask, args=(self._answer,), name="ownership", daemon=True).start()
+        if not self._answer.done():
             return None
-        answers, self._asked = self._asked, None
-        self._let_go()
+        answer, self._answer = self._answer, None
+        return answer.result()
+
+    def _ask(self, answer: Future[bool | None]) -> None:
         try:
-            group, topic = (answer.result() for answer in answers)
+            answer.set_result(self._look())
         except KafkaException as error:
             log.debug("owners not known yet", error=error_text(error))
-            return None
-        if group.state is not ConsumerGroupState.STABLE:
+            answer.set_result(None)
+        except struct.error as error:
+            log.debug("a member's assignment cannot be read", error=str(error))
+            answer.set_result(None)
+        except Exception as error:
+            answer.set_exception(error)
+
+    def _look(self) -> bool | None:
+        admin = self._make_admin()
+        groups = admin.list_groups(self._group, timeout=_TIMEOUT_S)
+        topic = admin.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
+        if not topic.partitions or not groups or groups[0].state != "Stable":
             return None
         owned = {
-            place.partition
-            for member in group.members
-            for place in member.assignment.topic_partitions
-            if place.topic == self._topic
+            partition
+            for member in groups[0].members
+            for name, partition in assigned(member.assignment or b"")
+            if name == self._topic
         }
-        return owned >= {partition.id for partition in topic.partitions}
+        return owned >= topic.partitions.keys()
 
-    def _let_go(self) -> None:
-        """Of the client, elsewhere: where the clock is set back meanwhile, its end can take minutes."""
-        held, self._admin = [self._admin], None
-        threading.Thread(target=held.clear, name="ownership", daemon=True).start()
 
-    def _ask(self) -> tuple[Future[Any], Future[Any]]:
-        self._admin = self._admin or self._make_admin()
-        return (
-            self._admin.describe_consumer_groups([self._group], request_timeout=_TIMEOUT_S)[self._group],
-            self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_TIMEOUT_S)[self._topic],
-        )
+def assigned(assignment: bytes) -> Iterator[tuple[str, int]]:
+    """Topic and partition of each place in a member's assignment.
+
+    The layout is `ConsumerProtocolAssignment` of Kafka's protocol: a version, then topics with their partitions, all
+    big-endian; what follows them is not read. A member that has nothing may have no bytes either.
+
+    Raises:
+        struct.error: it is laid out otherwise.
+    """
+    if not assignment:
+        return
+    (topics,) = struct.unpack_from(">i", assignment, 2)
+    at = 6
+    for _ in range(topics):
+        (length,) = struct.unpack_from(">h", assignment, at)
+        name = assignment[at + 2 : at + 2 + length].decode()
+        (count,) = struct.unpack_from(">i", assignment, at + 2 + length)
+        at += 6 + length
+        for partition in struct.unpack_from(f">{count}i", assignment, at):
+            yield name, partition
+        at += 4 * count

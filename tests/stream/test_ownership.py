@@ -1,11 +1,13 @@
 """Whether every partition has an owner, and what a member does that is back under its name."""
 
+import struct
 import time
 from collections.abc import Callable
 
+import pytest
 from confluent_kafka.admin import AdminClient
 
-from stream.ownership import Ownership
+from stream.ownership import Ownership, assigned
 from tests.stream.rig import PATIENCE_S, Logs, Rig, put
 
 
@@ -44,3 +46,17 @@ def test_who_owns_what_is_not_known_while_the_group_is_unsettled_or_not_there(ri
         source.poll()
     away = Ownership(lambda: AdminClient({"bootstrap.servers": "127.0.0.1:9", "log_level": 0}), "g", "t")
     assert away.is_whole() is None
+
+
+def test_an_assignment_names_topics_and_partitions() -> None:
+    assignment = struct.pack(">hi", 3, 2)
+    assignment += struct.pack(">h5si3i", 5, b"flows", 3, 0, 4, 70_000) + struct.pack(">h3sii", 3, "ß!".encode(), 1, 2)
+    assert list(assigned(assignment + struct.pack(">i", -1))) == [
+        ("flows", 0),
+        ("flows", 4),
+        ("flows", 70_000),
+        ("ß!", 2),
+    ]
+    assert list(assigned(struct.pack(">hi", 0, 0))) == list(assigned(b"")) == []
+    with pytest.raises(struct.error):
+        list(assigned(assignment[:-3]))
