@@ -19,10 +19,11 @@ from typing import Literal
 
 import structlog
 
-from export.bundle import Bundle, read_bundle
+from export.bundle import read_bundle
 from export.signing import Trust
 from schemas.errors import FencedError, FlowsentryError
 from schemas.params import Params
+from stream.kept import KeptBundle
 from stream.logs import configure_logging
 
 __all__ = ["run_workers", "stop_on_signals"]
@@ -77,7 +78,7 @@ class _Worker:
         self._started_at = 0.0
         self._told: Connection | None = None
 
-    def start(self, params: Params, quiet: bool, kept: Bundle | None) -> None:
+    def start(self, params: Params, quiet: bool, kept: KeptBundle | None) -> None:
         context = multiprocessing.get_context("spawn")
         self._told, tell = context.Pipe(duplex=False)
         arguments = (params, self.index, self.starts, quiet, tell, os.getpid(), kept)
@@ -122,7 +123,9 @@ class _Supervisor:
         self._quiet = quiet
         self._stop = stop
         self._workers = [_Worker(index) for index in range(params.stream.workers)]
-        self._kept: Bundle | None = None  # in use, for workers that are started again while a bad one is at its place
+        self._kept: KeptBundle | None = (
+            None  # in use, for workers that are started again while a bad one is at its place
+        )
         self._not_kept = ""  # the hash of one that is in use and was gone from its place already
 
     def run(self) -> int:
@@ -146,7 +149,7 @@ class _Supervisor:
 
     def _keep(self, hash: str) -> None:
         """Remember the bundle that workers use now, as it is at its place."""
-        if not hash or hash == self._not_kept or (self._kept is not None and self._kept.manifest.hash == hash):
+        if not hash or hash == self._not_kept or (self._kept is not None and self._kept.hash == hash):
             return
         stream = self._params.stream
         try:
@@ -156,7 +159,7 @@ class _Supervisor:
             log.warning("the bundle in use is not at its place any more", bundle=hash[:12], why=str(error))
             return
         if bundle.manifest.hash == hash:
-            self._kept = bundle
+            self._kept = KeptBundle(bundle)
             log.info("bundle kept for workers that are started again", bundle=hash[:12])
         else:
             self._not_kept = hash
@@ -213,7 +216,7 @@ def _worker_main(
     quiet: bool,
     tell: Connection,
     supervisor: int,
-    kept: Bundle | None,
+    kept: KeptBundle | None,
 ) -> None:
     _die_with(supervisor)
     configure_logging(quiet=quiet)
@@ -239,7 +242,7 @@ def _worker_main(
             index,
             stop.is_set,
             restarts=restarts,
-            kept=kept,
+            kept=None if kept is None else kept.bundle(),
             progressed=progressed,
             in_use=lambda hash: tell.send(("bundle", hash)),
         )

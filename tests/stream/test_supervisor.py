@@ -1,15 +1,24 @@
 """Workers that die, hang, are many or have a double: what `python -m stream run` makes of it."""
 
+import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from export.bundle import MODEL, read_bundle
+from schemas.params import Params
+from stream.kept import KeptBundle
+from stream.supervisor import _Worker
 from tests.kafka import committed, produce, wait_until_consumed
 from tests.stream.rig import PATIENCE_S, Command, alerts_on, attack, command, options, workers_of
 
@@ -43,6 +52,48 @@ def test_a_worker_that_is_killed_is_started_again_and_the_others_go_on(
         wait_until_consumed(bootstrap_servers, flows, flows)
         assert service.stop() == 0
     assert len([alert.id for alert in alerts_on(bootstrap_servers, f"{flows}.alerts")]) == 8
+
+
+def test_a_worker_that_is_killed_before_it_has_read_what_it_is_told_does_not_hold_up_the_supervisor(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = read_bundle(tiny_bundle)
+    large = replace(bundle, files={**bundle.files, MODEL: bytes(8 << 20)})  # more than a pipe takes at once
+    multiprocessing.resource_tracker.ensure_running()  # by the same call
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", killed_at_once(multiprocessing.util.spawnv_passfds))
+    worker = _Worker(0)
+    starting = threading.Thread(target=worker.start, args=(Params(), True, KeptBundle(large)), daemon=True)
+    starting.start()
+    starting.join(PATIENCE_S)
+    assert not starting.is_alive(), "it waits for ever for a reader that is dead"
+    assert worker.bury() == -signal.SIGKILL
+
+
+def killed_at_once(spawn: Callable[..., int]) -> Callable[..., int]:
+    def spawn_and_kill(*arguments: Any) -> int:
+        pid = spawn(*arguments)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    return spawn_and_kill
+
+
+def test_what_is_kept_of_a_bundle_is_all_of_it_for_each_of_several_processes(tiny_bundle: Path) -> None:
+    bundle = read_bundle(tiny_bundle)
+    kept = KeptBundle(bundle)
+    context = multiprocessing.get_context("spawn")
+    told, tell = context.Pipe(duplex=False)
+    processes = [context.Process(target=_tell_kept, args=(kept, tell)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [told.recv() for _ in processes]
+    for process in processes:
+        process.join(PATIENCE_S)
+    assert found == [(bundle.manifest.hash, bundle)] * 3
+
+
+def _tell_kept(kept: KeptBundle, tell: Connection) -> None:
+    tell.send((kept.hash, kept.bundle()))
 
 
 def test_workers_that_keep_dying_end_the_service_with_a_status(
