@@ -26,7 +26,7 @@ def threshold_at_fpr(benign_scores: np.ndarray, target_fpr: float) -> float:
     if allowed >= len(ordered):
         return 0.0
     # Just above the first benign score that must stay silent.
-    return float(np.nextafter(ordered[allowed], np.float32(2.0)))
+    return float(np.nextafter(ordered[allowed], np.float32(np.inf)))
 
 
 def recall_at_fpr(y: np.ndarray, scores: np.ndarray, target_fpr: float) -> float:

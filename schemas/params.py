@@ -98,6 +98,7 @@ class TrainParams(_Section):
     weight_decay: float = Field(0.03, ge=0, description="AdamW decay; biases, norms and tokens are spared.")
     epochs_pretrain: int = Field(1, ge=0, description="Passes over the training rows with masked features, no labels.")
     epochs_finetune: int = Field(6, ge=1, description="Passes over the training rows with labels.")
+    epochs_novelty: int = Field(30, ge=0, description="Passes of the novelty model over the benign training rows.")
     pretrain_mask_share: float = Field(0.3, gt=0, lt=1, description="Share of a row's tokens to hide and reconstruct.")
     finetune_mask_share: float = Field(
         0.1, ge=0, lt=1, description="Share of tokens hidden while finetuning, so that missing features do no harm."
@@ -122,6 +123,9 @@ class ExportParams(_Section):
         (0.0001, 0.001, 0.005, 0.01, 0.05),
         min_length=1,
         description="False-positive rates for which the bundle holds a threshold, chosen on validation rows.",
+    )
+    novelty_share: float = Field(
+        0.4, ge=0, le=1, description="Share of the false positives that flows may cause which are novel, not known attacks."
     )
     version: str = Field("0.1.0", min_length=1, description="Version written into the bundle.")
 

@@ -114,7 +114,7 @@ def make_model(path: Path, schema: FlowSchema, *, gain: float = 1.0) -> None:
     for index, feature in enumerate(categorical, start=1):
         lever = levers.get(feature.name, {})
         effects = [lever.get(name, 0.0) for name in VOCABULARIES[feature.name]] if isinstance(lever, dict) else []
-        constants[f"effects_{index}"] = np.array([0.0, *effects])
+        constants[f"effects_{index}"] = np.array([0.0, *effects, 0.0])
         looks.append(f"look_{index}")
         nodes += [
             helper.make_node("Gather", ["categories", f"column_{index}"], [f"codes_{index}"], axis=1),

@@ -22,6 +22,7 @@ _EXAMPLES = """examples:
   python -m trainer tune     --dataset unsw-nb15 --trials 30
   python -m trainer compare  --dataset unsw-nb15
   python -m trainer ablate   --dataset unsw-nb15 --what missing
+  python -m trainer unseen   --dataset unsw-nb15 --rows 20000 --seeds 1
   python -m trainer evaluate --bundle bundles/unsw-nb15 --data labelled.csv.gz --out reports/unsw-nb15
   python -m trainer register --bundle bundles/unsw-nb15
   python -m trainer promote  --dataset unsw-nb15 --data labelled.csv.gz
@@ -84,7 +85,16 @@ def parser() -> argparse.ArgumentParser:
         "the FT-Transformer and what one would use instead, on the same rows: quality, size, time, speed",
     )
     ablate = add("ablate", "what the detector leans on, and how it does with less")
-    for experiment in (compare, ablate):
+    unseen = add(
+        "unseen",
+        "leave one attack family out of training, look for it in the test: classifier, novelty score, both, and LightGBM",
+    )
+    unseen.add_argument(
+        "--families", nargs="+", metavar="NAME", help="which ones, one at a time (default: those of the README's table)"
+    )
+    unseen.add_argument("--rows", type=int, metavar="N", help="learn from so many training rows (default: all)")
+    unseen.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
+    for experiment in (compare, ablate, unseen):
         add_run(experiment)
         experiment.add_argument(
             "--out", type=Path, metavar="DIR",
@@ -174,7 +184,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command == "tune":
             _tune(arguments, params, directory)
             return 0
-        if arguments.command in ("compare", "ablate"):
+        if arguments.command in ("compare", "ablate", "unseen"):
             _experiment(arguments, params, directory)
             return 0
         run = commands.pretrain if arguments.command == "pretrain" else commands.finetune
@@ -206,18 +216,26 @@ def _experiment(arguments: argparse.Namespace, params: Params, directory: Path) 
     from trainer.commands import device_of
     from trainer.experiments.ablations import ablate
     from trainer.experiments.compare import compare
+    from trainer.experiments.unseen import UNSEEN, unseen
     from trainer.prepare import load_prepared
 
     prepared, device = load_prepared(directory / "prepared"), device_of(params)
     if arguments.command == "compare":
-        table = compare(prepared, params, seed=params.data.seed, device=device)
+        tables = [compare(prepared, params, seed=params.data.seed, device=device)]
     else:
-        if arguments.seeds < 1:
-            raise ParamsError(f"--seeds {arguments.seeds}: expected a number of 1 or more")
+        for name in ("seeds", "rows"):
+            number = getattr(arguments, name, None)
+            if number is not None and number < 1:
+                raise ParamsError(f"--{name} {number}: expected a number of 1 or more")
         seeds = range(params.data.seed, params.data.seed + arguments.seeds)
-        table = ablate(arguments.what, prepared, params, directory / "finetune.pt", seeds, device)
-    table.show(Console())
-    print(f"wrote {table.write(arguments.out or Path('reports') / params.data.dataset)}")
+        if arguments.command == "unseen":
+            families = arguments.families or UNSEEN[params.data.dataset]
+            tables = unseen(prepared, params, families=families, rows=arguments.rows, seeds=seeds, device=device)
+        else:
+            tables = [ablate(arguments.what, prepared, params, directory / "finetune.pt", seeds, device)]
+    for table in tables:
+        table.show(Console())
+        print(f"wrote {table.write(arguments.out or Path('reports') / params.data.dataset)}")
 
 
 def _evaluate(arguments: argparse.Namespace, params: Params) -> int:

@@ -18,8 +18,10 @@ __all__ = [
     "ClassificationHead",
     "FTFeatureTokenizer",
     "FlowClassifier",
+    "FlowNetwork",
     "MaskedFeatureHead",
     "ModelConfig",
+    "NetworkConfig",
     "PiecewiseLinearEncoding",
     "QuantileNormalizer",
     "TabularExpert",
@@ -28,21 +30,27 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """All that is needed to build the model again, besides its weights."""
+class NetworkConfig:
+    """All that is needed to build a network again, besides its weights: the part that every network has."""
 
     n_numeric: int
+    n_knots: int
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig(NetworkConfig):
+    """The rest of a classifier's."""
+
     cardinalities: tuple[int, ...]
     n_families: int
-    n_knots: int
     numeric_embedding: str = "linear"
     d_model: int = 128
     n_heads: int = 8
     n_layers: int = 4
     d_feedforward: int = 512
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)
 
 
 class PiecewiseLinearEncoding(nn.Module):
@@ -205,7 +213,7 @@ class MaskedFeatureHead(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(n_numeric, d_model))
         self.bias = nn.Parameter(torch.zeros(n_numeric))
-        self.categories = nn.ModuleList(nn.Linear(d_model, cardinality) for cardinality in cardinalities)
+        self.categories = nn.ModuleList(nn.Linear(d_model, max(1, cardinality)) for cardinality in cardinalities)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
         n_numeric = len(self.bias)
@@ -226,38 +234,60 @@ class ClassificationHead(nn.Module):
         return self.attack(cls)[:, 0], self.family(cls)
 
 
-class FlowClassifier(nn.Module):
-    """What every network here has around its own part: the map of raw values, calibration, groups for the optimizer.
+class FlowNetwork(nn.Module):
+    """What every network here has around its own part: the map of raw values, and groups for the optimizer.
 
-    `calibration` f32[2] are scale and offset of the attack logit: sigmoid(scale · logit + offset) is the probability.
+    `undecayed` are the beginnings of the names of parameters that weight decay leaves alone, besides vectors.
     """
 
-    calibration: Tensor
+    undecayed: tuple[str, ...] = ()
+    config: NetworkConfig
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         self.normalizer = QuantileNormalizer(n_numeric=config.n_numeric, n_knots=config.n_knots)
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     def set_points(self, knots: np.ndarray, heights: np.ndarray) -> None:
         """Take over the preprocessor's map: f32[n_numeric, n_knots] each."""
         self.normalizer.set_points(knots, heights)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
+        """For the optimizer: no decay on biases, norms, embeddings and tokens."""
+        decayed: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, parameter in self.named_parameters():
+            is_decayed = parameter.ndim > 1 and not name.startswith(self.undecayed)
+            (decayed if is_decayed else others).append(parameter)
+        return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+class FlowClassifier(FlowNetwork):
+    """A network that tells attacks from benign flows.
+
+    `calibration` f32[2] are scale and offset of the attack logit: sigmoid(scale · logit + offset) is the probability.
+    """
+
+    undecayed = ("tokenizer.", "masked_head.")
+    config: ModelConfig
+    calibration: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     def classify(self, numeric: Tensor, categories: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Model inputs, `hidden` bool[B, N + C] of them as if missing → attack logit f32[B], family logits
         f32[B, n_families]."""
         raise NotImplementedError
 
+    def known(self, categories: Tensor) -> Tensor:
+        """Category codes i64[B, C] as model inputs: one that training has not seen is as if missing (0)."""
+        return torch.where(categories > torch.tensor(self.config.cardinalities), 0, categories)
+
     def probability(self, attack_logit: Tensor) -> Tensor:
         """Calibrated attack probability f32[B]."""
         return (self.calibration[0] * attack_logit + self.calibration[1]).sigmoid()
-
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, object]]:
-        """For the optimizer: no decay on biases, norms, embeddings and tokens."""
-        decayed = [parameter for name, parameter in self.named_parameters() if _decays(name, parameter)]
-        others = [parameter for name, parameter in self.named_parameters() if not _decays(name, parameter)]
-        return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
 class TabularExpert(FlowClassifier):
@@ -298,13 +328,9 @@ class TabularExpert(FlowClassifier):
         return self.head(cls)  # type: ignore[no-any-return]
 
     def forward(self, numeric: Tensor, categories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """RAW values f32[B, N] (NaN = missing) and codes i64[B, C] (0 = missing or unknown) →
+        """RAW values f32[B, N] (NaN = missing) and codes i64[B, C] (0 = missing, K + 1 = unknown) →
         attack probability f32[B], family probabilities f32[B, n_families], attention to each feature f32[B, N + C]."""
-        tokens = self.tokenizer(self.normalizer(numeric), categories)
+        tokens = self.tokenizer(self.normalizer(numeric), self.known(categories))
         cls, attention = self.backbone.cls(tokens)
         attack, family = self.head(cls)
         return self.probability(attack), family.softmax(-1), attention[:, 1:]
-
-
-def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return parameter.ndim > 1 and not name.startswith(("tokenizer.", "masked_head."))

@@ -252,9 +252,9 @@ def _transformation(schema: FlowSchema, preprocessor: Preprocessor, index: int, 
     if feature.kind is Kind.CATEGORICAL:
         return {
             **common,
-            "transformation": "code per category seen in training; 0 = missing or unknown",
+            "transformation": "code per category seen in training; 0 = missing, the one after the last = unknown",
             "categories": len(preprocessor.vocabularies[feature.name]),
-            "missing_or_unknown_share": float((train[:, index] == 0).mean()),
+            "missing_share": float((train[:, index] == 0).mean()),
         }
     row = [item.name for item in schema.numeric].index(feature.name)
     return {

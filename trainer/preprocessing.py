@@ -1,7 +1,7 @@
 """Raw feature values → model inputs: fitted on training rows alone, then frozen into the model's graph.
 
 Numeric: a piecewise-linear map onto a standard normal (the quantile transform, so that heavy tails do not drown the
-rest). Categorical: a code per category seen in training; 0 is missing or never seen.
+rest). Categorical: a code per category seen in training; 0 is missing, the code after the last one never seen.
 """
 
 from dataclasses import asdict, dataclass
@@ -35,7 +35,7 @@ class Preprocessor:
     """Everything that was learnt from the training rows before the model was.
 
     `knots` and `heights` are f32[n_numeric, K], rows ascending: the map through (knot, height) points, constant outside
-    them. `vocabularies` lists each categorical feature's categories; category i has code i + 1.
+    them. `vocabularies` lists each categorical feature's categories; category i has code i + 1 (see `encode`).
     """
 
     dataset: str
@@ -63,9 +63,10 @@ def vocabulary(values: np.ndarray) -> tuple[str, ...]:
 
 
 def encode(values: np.ndarray, categories: tuple[str, ...]) -> np.ndarray:
-    """Categories → codes: object[N] → f32[N]; 0 for missing or unknown."""
-    codes = {category: code for code, category in enumerate(categories, start=1)}
-    return np.array([codes.get(value, 0) for value in values], dtype=np.float32)
+    """K categories → codes: object[N] → f32[N]; 0 for missing (None), K + 1 for unknown."""
+    codes: dict[str | None, int] = {category: code for code, category in enumerate(categories, start=1)}
+    codes[None] = 0
+    return np.array([codes.get(value, len(categories) + 1) for value in values], dtype=np.float32)
 
 
 def fit(

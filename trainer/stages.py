@@ -41,8 +41,7 @@ def new_network(kind: type[Network], prepared: Prepared, params: TrainParams) ->
     preprocessor = prepared.preprocessor
     config = ModelConfig(
         n_numeric=len(prepared.schema.numeric),
-        # At least 1: a feature without a value in any training row has no categories, but a head needs a class.
-        cardinalities=tuple(max(1, len(preprocessor.vocabularies[item.name])) for item in prepared.schema.categorical),
+        cardinalities=tuple(len(preprocessor.vocabularies[item.name]) for item in prepared.schema.categorical),
         n_families=len(prepared.schema.attack_families),
         n_knots=preprocessor.knots.shape[1],
         numeric_embedding=params.numeric_embedding,
@@ -61,6 +60,7 @@ def model_inputs(prepared: Prepared, rows: np.ndarray, model: FlowClassifier) ->
     numeric, categories = raw_inputs(prepared, rows)
     with torch.no_grad():
         normalized = torch.cat([model.normalizer.cpu()(part) for part in numeric.split(1024)])
+        categories = model.known(categories)
     attack_number = np.cumsum([family.is_attack for family in prepared.schema.families]) - 1
     family = prepared.family[rows].astype(np.int64)
     is_attack = prepared.y[rows] == 1
@@ -79,7 +79,7 @@ def raw_inputs(prepared: Prepared, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(x[:, kinds].copy()), torch.from_numpy(x[:, ~kinds].astype(np.int64))
 
 
-def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage:
+def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage[FlowClassifier]:
     """Hide a share of each row's features, reconstruct them: squared error for numbers, cross-entropy for categories."""
 
     def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:
@@ -109,7 +109,7 @@ def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage:
     return Stage("pretrain", params.epochs_pretrain, loss, evaluate, "validation_score")
 
 
-def finetune_stage(params: TrainParams, validation: Inputs) -> Stage:
+def finetune_stage(params: TrainParams, validation: Inputs) -> Stage[FlowClassifier]:
     """Attack or not, and which family: the family counts for attacks alone."""
 
     def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:

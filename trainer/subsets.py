@@ -21,7 +21,7 @@ def resplit(prepared: Prepared, split: np.ndarray, params: DataParams) -> Prepar
     Args:
         split: int8[N], an index into `SPLITS`, or `LEFT_OUT`.
 
-    A category that no training row has becomes unknown (code 0), as it would be for a detector trained on these rows.
+    A category that no training row has becomes unknown, as it would be for a detector trained on these rows.
     """
     schema = prepared.schema
     train = split == SPLITS.index("train")
@@ -31,8 +31,9 @@ def resplit(prepared: Prepared, split: np.ndarray, params: DataParams) -> Prepar
         column = schema.names.index(feature.name)
         before = prepared.preprocessor.vocabularies[feature.name]
         seen = np.unique(x[train, column].astype(np.int64))
-        kept = [code for code in seen.tolist() if code]
-        recoded = np.zeros(len(before) + 1, dtype=np.float32)
+        kept = [code for code in seen.tolist() if 0 < code <= len(before)]
+        recoded = np.full(len(before) + 2, len(kept) + 1, dtype=np.float32)
+        recoded[0] = 0
         recoded[kept] = np.arange(1, len(kept) + 1)
         x[:, column] = recoded[x[:, column].astype(np.int64)]
         vocabularies[feature.name] = tuple(before[code - 1] for code in kept)

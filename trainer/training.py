@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from export.progress import console, steps
 from schemas.errors import FlowsentryError
 from schemas.params import TrainParams
-from trainer.model import FlowClassifier, ModelConfig, TabularExpert
+from trainer.model import FlowNetwork, ModelConfig, TabularExpert
 
 __all__ = [
     "Inputs",
     "Outcome",
     "Stage",
     "Tracker",
+    "Trained",
     "build_model",
     "load_checkpoint",
     "replace_weights",
@@ -30,9 +31,17 @@ __all__ = [
     "train",
 ]
 
-# Settings that decide how fast a run is, not what comes of it; and those that pretraining does not use.
+# Settings that decide how fast a run is, not what comes of it; and those that a stage does not use.
 _ONLY_SPEED = frozenset({"threads", "device", "checkpoint_every_s"})
-_AFTER = {"pretrain": frozenset({"epochs_finetune", "finetune_mask_share", "family_loss_weight"})}
+_FINETUNING = frozenset({"epochs_finetune", "finetune_mask_share", "family_loss_weight"})
+_TRANSFORMER = frozenset({"d_model", "n_heads", "n_layers", "d_feedforward", "numeric_embedding"})
+_UNUSED = {
+    "pretrain": _FINETUNING | {"epochs_novelty"},
+    "finetune": frozenset({"epochs_novelty"}),
+    "novelty": _FINETUNING | _TRANSFORMER | {"epochs_pretrain", "pretrain_mask_share"},
+}
+
+Trained = TypeVar("Trained", bound=FlowNetwork)
 
 
 class Tracker(Protocol):
@@ -43,8 +52,8 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Model inputs of some rows: numeric f32[N, n] (normalized, NaN = missing), categories i64[N, c], y f32[N],
-    family i64[N] (index among attack families, -100 for benign)."""
+    """Inputs of some rows as a network wants them: numeric f32[N, n] (normalized or raw, NaN = missing), categories
+    i64[N, c], y f32[N], family i64[N] (index among attack families, -100 for benign)."""
 
     numeric: Tensor
     categories: Tensor
@@ -59,13 +68,13 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Generic[Trained]):
     """One stage: its name, epochs, loss of a batch, and how good a model is on validation rows (higher is better)."""
 
     name: str
     epochs: int
-    loss: Callable[[FlowClassifier, Inputs, torch.Generator], Tensor]
-    evaluate: Callable[[FlowClassifier], dict[str, float]]
+    loss: Callable[[Trained, Inputs, torch.Generator], Tensor]
+    evaluate: Callable[[Trained], dict[str, float]]
     criterion: str
 
 
@@ -102,13 +111,13 @@ def load_checkpoint(path: Path, *, schema_hash: str) -> dict[str, Any]:
     return checkpoint
 
 
-def replace_weights(path: Path, model: FlowClassifier) -> None:
+def replace_weights(path: Path, model: FlowNetwork) -> None:
     """Put a model's weights into a checkpoint in place of those of its best epoch, of which they were made."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     _save({**checkpoint, "weights": {name: value.cpu() for name, value in model.state_dict().items()}}, path)
 
 
-def same_preprocessing(model: FlowClassifier, weights: Mapping[str, Tensor]) -> bool:
+def same_preprocessing(model: FlowNetwork, weights: Mapping[str, Tensor]) -> bool:
     """Whether `weights` were trained on the prepared rows that `model` was made for: no other rows give its map."""
     return all(
         torch.equal(value.cpu(), weights[f"normalizer.{name}"]) for name, value in model.normalizer.named_buffers()
@@ -116,9 +125,9 @@ def same_preprocessing(model: FlowClassifier, weights: Mapping[str, Tensor]) -> 
 
 
 def train(
-    model: FlowClassifier,
+    model: Trained,
     rows: Inputs,
-    stage: Stage,
+    stage: Stage[Trained],
     params: TrainParams,
     *,
     path: Path,
@@ -207,7 +216,7 @@ def train(
             bar.advance(f"loss {running:.4f}" + (f", {stage.criterion} {shown:.5f}" if np.isfinite(shown) else ""))
 
             if step % per_epoch == 0:
-                scores = stage.evaluate(_averaged(average))
+                scores = stage.evaluate(_averaged(average, type(model)))
                 if scores[stage.criterion] > best[stage.criterion]:
                     best, best_weights = scores, _weights(average)
                 tracker.log_metrics({"loss": running, **scores}, step // per_epoch)
@@ -237,11 +246,11 @@ def _save(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def _differences(
-    saved: Mapping[str, Any], model: FlowClassifier, stage: Stage, total: int, params: TrainParams
+    saved: Mapping[str, Any], model: FlowNetwork, stage: Stage[Trained], total: int, params: TrainParams
 ) -> list[str]:
     """In what the run of a checkpoint differs from the one at hand; nothing: it can be taken up."""
     here = params.model_dump(mode="json")
-    ignored = _ONLY_SPEED | _AFTER.get(stage.name, frozenset())
+    ignored = _ONLY_SPEED | _UNUSED[stage.name]
     found = [
         f"train.{name} {value}, now {here[name]}"
         for name, value in saved["params"].items()
@@ -263,9 +272,9 @@ def _saved_on_interrupt(save: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def _averaged(average: AveragedModel) -> FlowClassifier:
+def _averaged(average: AveragedModel, kind: type[Trained]) -> Trained:
     module = average.module.eval()
-    assert isinstance(module, FlowClassifier)
+    assert isinstance(module, kind)
     return module
 
 

@@ -67,6 +67,12 @@ def test_where_benign_flows_have_a_score_of_1_no_score_is_an_alert() -> None:
     assert (threshold.false_positives, threshold.detected) == (0, 0)
 
 
+def test_scores_need_not_be_probabilities() -> None:
+    benign = np.array([3.0, 11.5, 7.25], dtype=np.float32)
+    assert 11.5 < threshold_at_fpr(benign, 0.0) < 11.5001
+    assert 7.25 < threshold_at_fpr(benign, 0.34) < 7.2501
+
+
 def test_where_every_benign_row_may_alert_the_threshold_is_zero() -> None:
     assert threshold_at_fpr(np.array([0.2, 0.4], dtype=np.float32), 1.0) == 0.0
 

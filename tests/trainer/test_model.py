@@ -108,6 +108,15 @@ def test_a_missing_value_is_the_mask_token_and_all_else_stays_finite(model: Tabu
         assert bool(torch.isfinite(output).all()), "even of a flow of which nothing is known"
 
 
+def test_a_category_that_training_has_not_seen_is_as_if_missing(model: TabularExpert) -> None:
+    numeric, codes = inputs()
+    unknown, missing = codes.clone(), codes.clone()
+    unknown[:, 0], missing[:, 0] = CARDINALITIES[0] + 1, 0
+    assert torch.equal(model.known(unknown), missing)
+    for ours, theirs in zip(model(numeric, unknown), model(numeric, missing), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_missing_is_the_same_as_hidden(model: TabularExpert) -> None:
     numeric, codes = inputs()
     hidden = torch.zeros(B, N + C, dtype=torch.bool)

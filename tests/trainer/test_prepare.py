@@ -56,7 +56,7 @@ def _value(cell: str, feature: Feature, result: Prepared) -> float:
     if feature.kind is Kind.NUMERIC:
         return math.nan if cell in ("Infinity", "many") else float(cell)
     known = result.preprocessor.vocabularies[feature.name]
-    return known.index(cell.lower()) + 1 if cell.lower() in known else 0
+    return known.index(cell.lower()) + 1 if cell.lower() in known else (len(known) + 1 if cell else 0)
 
 
 def places(wanted: np.ndarray, result: Prepared) -> list[int]:
@@ -197,9 +197,10 @@ def test_a_category_of_no_training_row_is_unknown(tmp_path: Path) -> None:
     sample = FlowTable(table.schema, list(table.header), [table.rows[3]], [table.families[3]])
     excluded = sample.write(tmp_path / "sample.csv")
     result = prepared_from([table], tmp_path, UNSW, exclude=[excluded])
-    assert "carrier-pigeon" not in result.preprocessor.vocabularies["proto"]
+    known = result.preprocessor.vocabularies["proto"]
+    assert "carrier-pigeon" not in known
     (place,) = places(vectors(table, result)[3], result)
-    assert result.x[place, UNSW_SCHEMA.names.index("proto")] == 0
+    assert result.x[place, UNSW_SCHEMA.names.index("proto")] == len(known) + 1
     assert result.split[place] == SPLITS.index("test")
 
 

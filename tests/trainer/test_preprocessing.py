@@ -166,8 +166,8 @@ def test_a_vocabulary_is_sorted_and_leaves_missing_out() -> None:
     assert vocabulary(np.array([None, None], dtype=object)) == ()
 
 
-def test_codes_start_at_one_and_zero_is_missing_or_unknown() -> None:
+def test_codes_start_at_one_zero_is_missing_and_the_one_after_the_last_unknown() -> None:
     values = np.array(["udp", None, "tcp", "never seen"], dtype=object)
     codes = encode(values, ("tcp", "udp"))
-    assert codes.tolist() == [2, 0, 1, 0]
+    assert codes.tolist() == [2, 0, 1, 3]
     assert codes.dtype == np.float32

@@ -39,9 +39,11 @@ def test_a_category_that_no_training_row_has_is_unknown_and_the_others_keep_thei
     split[(prepared.x[:, column] == 2) & (split == 0)] = LEFT_OUT
     got = resplit(prepared, split, PARAMS)
     assert got.preprocessor.vocabularies["proto"] == tuple(name for name in before if name != gone)
-    names_before = np.array([None, *before], dtype=object)[prepared.x[:, column].astype(int)]
-    names_after = np.array([None, *got.preprocessor.vocabularies["proto"]], dtype=object)[got.x[:, column].astype(int)]
-    assert np.array_equal(names_after, np.where(names_before == gone, None, names_before))
+    names_before = np.array([None, *before, "?"], dtype=object)[prepared.x[:, column].astype(int)]
+    after = got.preprocessor.vocabularies["proto"]
+    names_after = np.array([None, *after, "?"], dtype=object)[got.x[:, column].astype(int)]
+    assert (names_before == gone).any()
+    assert np.array_equal(names_after, np.where(names_before == gone, "?", names_before))
     assert got.preprocessor.benign_categories["proto"].keys() == set(got.preprocessor.vocabularies["proto"])
 
 

@@ -52,7 +52,7 @@ class Bench:
         torch.manual_seed(3)
         return new_model(self.prepared, self.params)
 
-    def stage(self) -> Stage:
+    def stage(self) -> Stage[Any]:
         validation = model_inputs(self.prepared, self.prepared.rows("validation"), self.model())
         if self.name == "pretrain":
             return replace(pretrain_stage(self.params, validation, seed=3), epochs=3)
@@ -61,7 +61,7 @@ class Bench:
     def run(
         self,
         *,
-        stage: Stage | None = None,
+        stage: Stage[Any] | None = None,
         checkpoint_every_s: float = NEVER,
         log: Log | None = None,
         model: TabularExpert | None = None,
@@ -87,7 +87,7 @@ class Bench:
         return load_checkpoint(self.path, schema_hash=SCHEMA)
 
 
-def stopping(stage: Stage, *, at_step: int, error: BaseException) -> Stage:
+def stopping(stage: Stage[Any], *, at_step: int, error: BaseException) -> Stage[Any]:
     """The stage, whose loss raises instead of being worked out for the `at_step`th time."""
     calls = 0
 

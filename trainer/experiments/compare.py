@@ -79,7 +79,7 @@ class _Scorer(nn.Module):
         self.model = model
 
     def forward(self, numeric: Tensor, categories: Tensor) -> Tensor:
-        attack, _ = self.model.classify(self.model.normalizer(numeric), categories)
+        attack, _ = self.model.classify(self.model.normalizer(numeric), self.model.known(categories))
         return self.model.probability(attack)
 
 

@@ -1,14 +1,16 @@
 """A trained model for an experiment: no checkpoint that stays, no tracking."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 
 from schemas.params import TrainParams
 from trainer.model import FlowClassifier, TabularExpert
+from trainer.novelty import NoveltyModel, new_novelty_model, novelty_inputs, novelty_stage
 from trainer.prepare import Prepared
 from trainer.stages import (
     Network,
@@ -20,9 +22,9 @@ from trainer.stages import (
     predict,
     pretrain_stage,
 )
-from trainer.training import train
+from trainer.training import Inputs, Stage, Trained, train
 
-__all__ = ["Untracked", "fit_expert", "fit_network", "score_rows"]
+__all__ = ["Untracked", "fit_expert", "fit_network", "fit_novelty", "score_rows"]
 
 
 class Untracked:
@@ -59,9 +61,22 @@ def _fitted(
     rows = model_inputs(prepared, prepared.rows("train"), model)
     with_labels = rows if labelled is None else model_inputs(prepared, labelled, model)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
-    stages = [(finetune_stage(params, validation), with_labels)]
+    stages: list[tuple[Stage[Any], Inputs]] = [(finetune_stage(params, validation), with_labels)]
     if params.epochs_pretrain and isinstance(model, TabularExpert):
         stages.insert(0, (pretrain_stage(params, validation, seed), rows))
+    _run(stages, model, prepared, params, seed, device)
+    calibrate(model.eval(), validation)
+    return model
+
+
+def _run(
+    stages: Sequence[tuple[Stage[Trained], Inputs]],
+    model: Trained,
+    prepared: Prepared,
+    params: TrainParams,
+    seed: int,
+    device: torch.device,
+) -> None:
     with TemporaryDirectory() as folder:
         for stage, inputs in stages:
             train(
@@ -75,8 +90,18 @@ def _fitted(
                 device=device,
                 tracker=Untracked(),
             )
-    calibrate(model.eval(), validation)
-    return model
+
+
+def fit_novelty(prepared: Prepared, params: TrainParams, *, seed: int, device: torch.device) -> NoveltyModel:
+    """Fit a novelty model to the benign training rows."""
+    torch.manual_seed(seed)
+    train_rows, validation_rows = (
+        rows[prepared.y[rows] == 0] for rows in (prepared.rows("train"), prepared.rows("validation"))
+    )
+    model = new_novelty_model(prepared, train_rows)
+    stage = novelty_stage(params, novelty_inputs(prepared, validation_rows))
+    _run([(stage, novelty_inputs(prepared, train_rows))], model, prepared, params, seed, device)
+    return model.eval()
 
 
 def score_rows(model: FlowClassifier, prepared: Prepared, rows: np.ndarray) -> np.ndarray:

@@ -1,16 +1,22 @@
 """`trainer compare` and `trainer ablate`: tables for a terminal, a file, and the report."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 
+from schemas.params import Params
 from tests.trainer.conftest import Pipeline
 from trainer.__main__ import main
-from trainer.experiments import ablations, compare
+from trainer.experiments import ablations, compare, unseen
 from trainer.experiments.table import Table, between_seeds, read_tables
+from trainer.prepare import Prepared, load_prepared
+from trainer.subsets import LEFT_OUT
 
 
 def table(path: Path) -> dict[str, Any]:
@@ -55,6 +61,47 @@ def test_ablations_write_their_tables(what: str, first_column: list[str], pipeli
     assert [row[0] for row in table(tmp_path / f"{what}.json")["rows"]] == first_column
 
 
+def test_unseen_leaves_a_family_out_and_keeps_the_budget_of_false_positives(pipeline: Pipeline, tmp_path: Path) -> None:
+    words = ("--families", "DoS", "Fuzzers", "--seeds", "2", "--rows", "150", "--out", str(tmp_path))
+    assert pipeline.trainer("unseen", *words) == 0
+    left_out = table(tmp_path / "unseen.json")
+    assert [row[0] for row in left_out["rows"]] == ["DoS", "Fuzzers", "mean"]
+    found = np.array([[float(cell.split()[0]) for cell in row[1:5]] for row in left_out["rows"]])
+    assert ((found >= 0) & (found <= 1)).all()
+    np.testing.assert_allclose(found[2], found[:2].mean(axis=0), atol=1e-4)
+    assert left_out["rows"][2][5] == pytest.approx(found[2, 3] - found[2, 0], abs=2e-4)
+    false_positives = float(left_out["note"].split("at most ")[1].split("%")[0]) / 100
+    assert false_positives <= unseen.FPR
+    alone = table(tmp_path / "novelty.json")["rows"]
+    assert {row[0] for row in alone} > {"DoS", "Fuzzers", "mean"}
+
+
+def test_what_is_left_out_reaches_no_detector(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = load_prepared(pipeline.run / "prepared")
+    number = [family.name for family in prepared.schema.families].index("DoS")
+    learnt: list[tuple[str, Prepared]] = []
+
+    def stop(kind: str) -> Callable[..., Any]:
+        def take(part: Prepared, *_: object, **__: object) -> Any:
+            learnt.append((kind, part))
+            return Mock(score=lambda x: np.zeros(len(x), dtype=np.float32))
+
+        return take
+
+    monkeypatch.setattr(unseen, "fit_expert", stop("classifier"))
+    monkeypatch.setattr(unseen, "Trees", stop("trees"))
+    monkeypatch.setattr(unseen, "fit_novelty", stop("novelty"))
+    monkeypatch.setattr(unseen, "score_rows", lambda model, part, rows: np.zeros(len(rows), dtype=np.float32))
+    monkeypatch.setattr(unseen, "novelty_of", lambda model, inputs: np.zeros(len(inputs), dtype=np.float32))
+    unseen.unseen(prepared, Params(), families=["DoS"], rows=None, seeds=[1], device=torch.device("cpu"))
+    assert {kind for kind, _ in learnt} == {"classifier", "trees", "novelty"}
+    for kind, part in learnt:
+        sides = part.split[part.family == number]
+        assert len(sides) and (sides == LEFT_OUT).all(), kind
+        if kind == "novelty":
+            assert (part.split[part.y == 1] == LEFT_OUT).all(), "it is shown no attack at all"
+
+
 def test_importance_finds_the_features_that_a_model_looks_at(pipeline: Pipeline, tmp_path: Path) -> None:
     assert pipeline.trainer("ablate", "--what", "importance", "--out", str(tmp_path)) == 0
     falls = [float(fall) for _, fall in table(tmp_path / "importance.json")["rows"]]
@@ -73,6 +120,7 @@ def test_fewer_features_are_worse_than_all_of_them(pipeline: Pipeline, tmp_path:
     ("words", "says"),
     [
         (["--what", "pretraining", "--seeds", "0"], "--seeds 0: expected a number of 1 or more"),
+        (["--what", "pretraining", "--seeds", "-1"], "--seeds -1: expected a number of 1 or more"),
         (["--what", "missing", "--runs", "nowhere"], "Run `python -m trainer prepare` first"),
     ],
 )
@@ -99,3 +147,8 @@ def test_seeds_are_shown_with_the_least_and_the_most() -> None:
     assert between_seeds([0.5, 0.7, 0.6]) == "0.6000 (0.5000 – 0.7000)"
     assert between_seeds([0.5]) == "0.5000"
     assert np.isfinite(float(between_seeds([1 / 3])))
+
+
+def test_a_family_that_is_not_there_is_said(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline.trainer("unseen", "--families", "Wurms") == 2
+    assert "no row of the attack family 'Wurms': there are Backdoor, DoS, Fuzzers" in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""The novelty model: classes of features, what surprises it, and what it must not look at."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from schemas.flow import Kind
+from tests.trainer.conftest import TINY
+from trainer.experiments.fitting import fit_novelty
+from trainer.novelty import (
+    NoveltyConfig,
+    NoveltyModel,
+    bin_edges,
+    feature_groups,
+    new_novelty_model,
+    novelty_inputs,
+    novelty_of,
+    surprise_of,
+)
+from trainer.prepare import Prepared
+from trainer.splitting import SPLITS
+
+NAN = float("nan")
+
+
+def classes_of(edges: np.ndarray, *values: float) -> list[int]:
+    found: list[int] = np.searchsorted(edges, np.array(values, dtype=np.float32), side="right").tolist()
+    return found
+
+
+def test_a_feature_of_few_values_has_a_class_for_each_and_others_for_what_lies_between() -> None:
+    edges = bin_edges(np.array([31, 254, 31, NAN, 62, 254], dtype=np.float32))
+    of_values = classes_of(edges, 31, 62, 254)
+    assert of_values == [1, 3, 5]
+    assert classes_of(edges, 30.9, 40, 100, 255) == [0, 2, 4, 6]
+
+
+def test_bins_hold_equally_many_values_and_a_frequent_value_is_alone_in_its_own() -> None:
+    rng = np.random.default_rng(0)
+    values = np.append(rng.uniform(1, 2, 6400), np.zeros(1600)).astype(np.float32)
+    edges = bin_edges(values, 32)
+    counts = np.bincount(classes_of(edges, *values), minlength=len(edges) + 1)
+    assert counts[0] == counts[-1] == 0, "nothing lies below the smallest or beyond the largest"
+    zero, above_zero = classes_of(edges, 0.0, 1e-30)
+    assert counts[zero] == 1600
+    assert above_zero != zero and counts[above_zero] < 300
+    usual = counts[counts > 0][1:]
+    assert usual.max() <= 300 and len(usual) >= 24
+
+
+def test_a_feature_without_any_value_has_one_class() -> None:
+    assert len(bin_edges(np.full(5, np.nan, dtype=np.float32))) == 0
+
+
+def test_features_that_give_each_other_away_share_a_group() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 30, (2, 500))
+    groups = feature_groups(np.column_stack([a, b, a * 2 + rng.integers(0, 2, 500), 29 - b, np.ones(500)]), 3)
+    assert groups[0] == groups[2] != groups[1] == groups[3]
+    assert sorted(set(groups.tolist())) == list(range(groups.max() + 1))
+
+
+@pytest.fixture(scope="module")
+def model() -> NoveltyModel:
+    """Untrained: three numbers with the edges 0, 1, 2, and a category of three; groups {0, 1} and {2, 3}."""
+    torch.manual_seed(3)
+    made = NoveltyModel(
+        NoveltyConfig(
+            n_numeric=3, n_knots=2, n_edges=3, n_classes=(4, 4, 4, 5), groups=(0, 0, 1, 1), d_hidden=16, top=2
+        )
+    )
+    made.edges.copy_(torch.arange(3.0).expand(3, 3))
+    with torch.no_grad():
+        made.weight.normal_()
+    return made.eval()
+
+
+def surprises(model: NoveltyModel, numbers: list[float], category: int) -> list[float]:
+    with torch.no_grad():
+        found: list[float] = model.surprise(torch.tensor([numbers]), torch.tensor([[category]]))[0].tolist()
+    return found
+
+
+def test_a_feature_is_judged_by_the_other_groups_alone(model: NoveltyModel) -> None:
+    before = surprises(model, [0.5, 0.5, 0.5], 2)
+    other = surprises(model, [1.5, 0.5, 0.5], 2)
+    assert other[1] == pytest.approx(before[1], rel=1e-5), "a feature of its own group says nothing"
+    assert other[0] != before[0] and other[2] != before[2] and other[3] != before[3]
+
+
+def test_what_is_missing_surprises_nobody_and_an_unknown_category_is_a_class(model: NoveltyModel) -> None:
+    assert surprises(model, [NAN, 0.5, 0.5], 0)[0] == 0.0
+    assert surprises(model, [NAN, 0.5, 0.5], 0)[3] == 0.0
+    assert surprises(model, [0.5, 0.5, 0.5], 4)[3] > 0.0
+
+
+def test_probabilities_of_a_feature_s_classes_are_one_together(model: NoveltyModel) -> None:
+    with torch.no_grad():
+        log_p = model.log_probabilities(torch.randn(5, 2, 16), model.groups)
+    torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(5, 4))
+    assert (log_p[:, :3, 4] == -torch.inf).all(), "a number has four classes here"
+
+
+def test_novelty_is_the_mean_of_the_largest_surprises(model: NoveltyModel) -> None:
+    numeric, categories = torch.rand(7, 3) * 3, torch.randint(1, 4, (7, 1))
+    with torch.no_grad():
+        novelty, surprise = model(numeric, categories)
+    torch.testing.assert_close(novelty, surprise.sort(dim=1).values[:, -2:].mean(1))
+
+
+def test_a_model_of_benign_rows_finds_rows_that_break_their_rule(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Benign rows whose second number follows from the first; attacks have the same values, each of another row."""
+    monkeypatch.setattr("trainer.novelty.feature_groups", lambda classes: np.arange(classes.shape[1]) % 5)
+    rng = np.random.default_rng(2)
+    x, y, split = np.tile(prepared.x, (6, 1)), np.tile(prepared.y, 6), np.tile(prepared.split, 6)
+    x[:] = [np.nan if feature.kind is Kind.NUMERIC else 0 for feature in prepared.schema.features]
+    x[:, 4] = rng.integers(0, 8, len(x))
+    rule = np.array([3, 0, 6, 2, 7, 1, 5, 4])
+    x[:, 6] = (rule[x[:, 4].astype(int)] + np.where(y == 1, rng.integers(1, 8, len(x)), 0)) % 8
+    part = replace(prepared, x=x, y=y, split=split, family=np.tile(prepared.family, 6))
+    fitted = fit_novelty(part, TINY.model_copy(update={"epochs_novelty": 8}), seed=1, device=torch.device("cpu"))
+    assert len(fitted.config.n_classes) == len(prepared.schema.names)
+    rows = np.flatnonzero(part.split != SPLITS.index("train"))
+    found = surprise_of(fitted, novelty_inputs(part, rows))
+    first, second = (
+        [feature.name for feature in (*part.schema.numeric, *part.schema.categorical)].index(part.schema.names[column])
+        for column in (4, 6)
+    )
+    assert fitted.config.groups[first] != fitted.config.groups[second]
+    assert roc_auc_score(part.y[rows], found[:, second]) > 0.8
+    assert novelty_of(fitted, novelty_inputs(part, rows)).shape == (len(rows),)
+
+
+def test_classes_are_learnt_from_the_rows_that_are_given(prepared: Prepared) -> None:
+    benign = np.flatnonzero((prepared.split == SPLITS.index("train")) & (prepared.y == 0))
+    made = new_novelty_model(prepared, benign)
+    numeric = novelty_inputs(prepared, benign).numeric.numpy()
+    for column, edges in zip(numeric.T, made.edges.numpy(), strict=True):
+        usable = edges[np.isfinite(edges)]
+        assert usable[0] == np.nanmin(column)
+        assert usable[-1] == np.nextafter(np.nanmax(column), np.float32(np.inf))
