@@ -125,7 +125,10 @@ class ExportParams(_Section):
         description="False-positive rates for which the bundle holds a threshold, chosen on validation rows.",
     )
     novelty_share: float = Field(
-        0.4, ge=0, le=1, description="Share of the false positives that flows may cause which are novel, not known attacks."
+        0.4,
+        ge=0,
+        le=1,
+        description="Share of the false positives that flows may cause which are novel, not known attacks.",
     )
     version: str = Field("0.1.0", min_length=1, description="Version written into the bundle.")
 
