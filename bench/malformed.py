@@ -23,7 +23,7 @@ from export.detector import Detector, load
 from stream.batch import Batch, FlowRecord
 from stream.csv_records import records
 from stream.decode import Decoded, Decoder, Limits
-from stream.detect import Policy, dead_letter, detect
+from stream.detect import dead_letter, detect
 
 __all__ = ["KINDS", "half_malformed", "main"]
 
@@ -86,7 +86,7 @@ def _works(detector: Detector) -> dict[str, Callable[[], Work]]:
 
     def everything() -> Work:
         reading = decoder()
-        policy = Policy(detector.manifest.threshold_for(0.01))
+        policy = detector.manifest.policy_for(0.01)
 
         def work(batch: Batch) -> None:
             decoded = reading.decode(batch.values)

@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument("--input", type=Path, required=True, metavar="FILE", help="flows, CSV, gzipped or not")
     score.add_argument(
         "--output", type=Path, required=True, metavar="FILE",
-        help="CSV to write: row (0-based data row), score, verdict (1 attack, 0 not), family",
+        help="CSV to write: row (0-based data row), score, verdict (1 alert, 0 none), family, novelty",
     )  # fmt: skip
     score.add_argument("--rejects", type=Path, metavar="FILE", help="CSV to write: rows that cannot be used, and why")
     limit = score.add_mutually_exclusive_group()
@@ -208,7 +208,7 @@ def _score(arguments: argparse.Namespace, params: Params, trust: Trust) -> None:
         arguments.input,
         arguments.output,
         detector,
-        threshold=detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold,
+        policy=detector.manifest.policy_of(stream.target_fpr, stream.threshold, novel=stream.novel_alerts),
         min_feature_coverage=stream.min_feature_coverage,
         rejects=arguments.rejects,
     )

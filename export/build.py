@@ -46,12 +46,12 @@ def build(directory: Path, out: Path, params: ExportParams, *, name: str | None 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     graph.write_onnx(program, partial / MODEL)
-
     probes = _probes(preprocessor, run.schema)
     probe_attack, probe_families = graph.run_program(program, *probes)
-    np.savez_compressed(
-        partial / REFERENCE, numeric=probes[0], categories=probes[1], attack=probe_attack, families=probe_families
-    )
+    answers: dict[str, Any] = {"attack": probe_attack, "families": probe_families}
+    if run.novelty is not None:
+        answers["novelty"] = _add_novelty(run.novelty, partial / MODEL, probes, preprocessor)
+    np.savez_compressed(partial / REFERENCE, numeric=probes[0], categories=probes[1], **answers)
     content: dict[str, Any] = {
         "name": name or run.schema.name,
         "version": params.version,
@@ -62,22 +62,26 @@ def build(directory: Path, out: Path, params: ExportParams, *, name: str | None 
         "families": [family.name for family in run.schema.attack_families],
         "thresholds": [],
         "severity": {},
+        "novelty_severity": {},
+        "tells_novelty": run.novelty is not None,
     }
     write_manifest(partial, content)
     detector = load(partial)
 
-    y, scores, predicted, family = _scored(detector, run, "validation")
-    thresholds = choose(y, scores, params.target_fprs)
+    y, scores, predicted, family, novelty = _scored(detector, run, "validation")
+    thresholds = choose(y, scores, params.target_fprs, novelty=novelty, novelty_share=params.novelty_share)
     content["thresholds"] = [asdict(threshold) for threshold in thresholds]
-    content["severity"] = severity_bounds(thresholds)
+    content["severity"] = severity_bounds([threshold.threshold for threshold in thresholds])
+    if novelty is not None:
+        content["novelty_severity"] = severity_bounds([item.novelty for item in thresholds if item.novelty is not None])
     content["metrics"] = {"validation": summarize(y, scores, predicted, family)}
-    y, scores, predicted, family = _scored(detector, run, "test")
+    y, scores, predicted, family, _ = _scored(detector, run, "test")
     if len(y):
         content["metrics"]["test"] = summarize(y, scores, predicted, family)
     content["parity"] = parity(detector, program, run, [threshold.threshold for threshold in thresholds])
     content["training"] = run.training
     content["data"] = {key: run.metadata[key] for key in ("inputs", "rows", "splits", "not_features")}
-    content["source"] = {"model.pt2": sha256_of(run.model)}
+    content["source"] = {path.name: sha256_of(path) for path in (run.model, run.novelty) if path is not None}
     content["versions"] = {
         "python": platform.python_version(),
         **{package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy", "scikit-learn")},
@@ -104,11 +108,29 @@ def parity(detector: Detector, program: Any, run: Run, thresholds: list[float]) 
     }
 
 
-def _scored(detector: Detector, run: Run, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _add_novelty(
+    program_file: Path, model: Path, probes: tuple[np.ndarray, np.ndarray], preprocessor: dict[str, Any]
+) -> np.ndarray:
+    """Take the novelty model into the graph; torch's answers to the probes."""
+    program = graph.load_program(program_file)
+    if not np.array_equal(graph.knots(program), preprocessor["knots"]):
+        raise FlowsentryError(
+            f"{program_file} was trained on rows prepared otherwise: run `python -m trainer novelty` again, or remove it"
+        )
+    part = model.with_name("novelty.onnx")
+    graph.write_onnx(program, part, outputs=graph.NOVELTY_OUTPUTS)
+    graph.merge(model, part)
+    part.unlink()
+    return graph.run_novelty(program, *probes)
+
+
+def _scored(
+    detector: Detector, run: Run, split: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
     rows = run.rows(split)
     scores = detector.score_matrix(*run.inputs(rows))
     attack_number = np.cumsum([family.is_attack for family in run.schema.families]) - 1
-    return run.y[rows], scores.score, scores.family, attack_number[run.family[rows]]
+    return run.y[rows], scores.score, scores.family, attack_number[run.family[rows]], scores.novelty
 
 
 def _probes(preprocessor: dict[str, Any], schema: FlowSchema) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +145,7 @@ def _probes(preprocessor: dict[str, Any], schema: FlowSchema) -> tuple[np.ndarra
     sizes = [len(preprocessor["vocabularies"][feature.name]) for feature in schema.categorical]
     codes = np.zeros((_PROBE_ROWS, len(sizes)), dtype=np.int64)
     for index, size in enumerate(sizes):
-        codes[:, index] = rng.integers(0, size + 1, _PROBE_ROWS)
+        codes[:, index] = rng.integers(0, size + 2, _PROBE_ROWS)  # missing and unknown ones too
     return numeric.astype(np.float32), codes
 
 

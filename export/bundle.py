@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from export.signing import ANYONE, Signature, Trust, check_signature, stamp_of_file
-from export.thresholds import Threshold
+from export.thresholds import Policy, Threshold
 from schemas.datasets import SCHEMAS
 from schemas.errors import BundleError
 from schemas.flow import FlowSchema
@@ -93,21 +93,37 @@ class Manifest:
     families: tuple[str, ...]
     thresholds: tuple[Threshold, ...]
     severity: dict[str, float]
+    novelty_severity: dict[str, float]
+    tells_novelty: bool
     content: dict[str, Any]
 
     def threshold_for(self, target_fpr: float) -> float:
-        """The threshold chosen for that false-positive rate.
+        """The threshold of the score that was chosen for that false-positive rate. Raises as `policy_for` does."""
+        return self.policy_for(target_fpr).threshold
+
+    def policy_for(self, target_fpr: float) -> Policy:
+        """What makes an alert at that false-positive rate.
 
         Raises:
-            BundleError: the bundle has none for it; the message lists those it has.
+            BundleError: the bundle has no threshold for it; the message lists those it has.
         """
         for threshold in self.thresholds:
             if abs(threshold.target_fpr - target_fpr) < 1e-12:
-                return threshold.threshold
+                return Policy(threshold.threshold, threshold.novelty)
         known = ", ".join(f"{threshold.target_fpr:g}" for threshold in self.thresholds)
         raise BundleError(
             f"bundle {self.name}: no threshold for a false-positive rate of {target_fpr:g}: it has {known}"
         )
+
+    def policy_of(self, target_fpr: float, threshold: float | None, *, novel: bool) -> Policy:
+        """What makes an alert, with a `threshold` of one's own or that of the rate.
+
+        Raises:
+            BundleError: the bundle has no threshold for the rate, and one is needed.
+        """
+        needs_rate = threshold is None or (novel and self.tells_novelty)
+        chosen = self.policy_for(target_fpr) if needs_rate else Policy(0.0)
+        return Policy(chosen.threshold if threshold is None else threshold, chosen.novelty if novel else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +290,8 @@ def _parse(content: dict[str, Any], path: Path, digest: str, signature: Signatur
         families=tuple(content["families"]),
         thresholds=tuple(_threshold(item) for item in content["thresholds"]),
         severity=_severity(content["severity"]),
+        novelty_severity=_severity(content.get("novelty_severity", {})),
+        tells_novelty=_flag(content, "tells_novelty"),
         content=content,
     )
 
@@ -299,6 +317,7 @@ def _threshold(item: dict[str, Any]) -> Threshold:
     threshold = Threshold(**item)
     _number(item, "target_fpr", 0, 1)
     _number(item, "threshold", 0, 2)  # above 1 where no score is to be an alert
+    _optional(item, "novelty")
     return threshold
 
 
@@ -307,6 +326,14 @@ def _severity(item: dict[str, Any]) -> dict[str, float]:
     if not bounds.keys() <= _SEVERITIES:
         raise TypeError("'severity'")
     return bounds
+
+
+def _flag(item: Mapping[str, Any], key: str) -> bool:
+    """False where there is none: bundles of before had none."""
+    value = item.get(key, False)
+    if not isinstance(value, bool):
+        raise TypeError(repr(key))
+    return value
 
 
 def _text(item: Mapping[str, Any], key: str) -> str:

@@ -22,12 +22,18 @@ _ROWS_PER_RUN = 32
 @dataclass(frozen=True, slots=True)
 class Scores:
     """What the model says of B flows. `score` f32[B] is the attack probability, `family` i64[B] an index into the
-    bundle's attack families, `family_probability` f32[B], `attention` f32[B, F] how the verdict looked at each feature."""
+    bundle's attack families, `family_probability` f32[B], `attention` f32[B, F] how the verdict looked at each feature.
+
+    `novelty` f32[B] is how unlike benign flows a flow is, `surprise` f32[B, F] what each feature adds to that, both in nats;
+    None where the bundle does not tell.
+    """
 
     score: np.ndarray
     family: np.ndarray
     family_probability: np.ndarray
     attention: np.ndarray
+    novelty: np.ndarray | None = None
+    surprise: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -35,7 +41,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A feature that spoke for an attack: its value in the flow, what is usual, and its weight among the reasons."""
+    """A feature that spoke for an alert: its value in the flow, what is usual, and its weight among the reasons."""
 
     feature: FeatureInfo
     value: float | str | None
@@ -53,10 +59,14 @@ class Detector:
         self._inputs = {value.name for value in session.get_inputs()}
         self._numeric = [info for info in manifest.features if info.kind == Kind.NUMERIC]
         self._categorical = [info for info in manifest.features if info.kind == Kind.CATEGORICAL]
-        self._codes = {
+        self._codes: dict[str, dict[str | None, int]] = {
             info.name: {category: code for code, category in enumerate(info.vocabulary, start=1)}
             for info in self._categorical
         }
+        for codes in self._codes.values():
+            codes[None] = 0
+        # A graph that does not tell novelty takes an unknown category for a missing one.
+        self._unknown = [len(info.vocabulary) + 1 if manifest.tells_novelty else 0 for info in self._categorical]
         # The graph's order: numeric features, then categorical ones.
         self._order = [*self._numeric, *self._categorical]
         self._low = np.array([_finite(info.benign_low) for info in self._numeric], dtype=np.float32)
@@ -79,11 +89,13 @@ class Detector:
         """Score rows that are encoded already: f32[B, N] raw values and i64[B, C] category codes, in graph order."""
         return self._run(numeric, codes)
 
-    def reasons(self, columns: Mapping[str, np.ndarray], scores: Scores, row: int, top: int = 3) -> list[Spoken]:
+    def reasons(
+        self, columns: Mapping[str, np.ndarray], scores: Scores, row: int, *, novel: bool = False, top: int = 3
+    ) -> list[Spoken]:
         """The features that spoke most for a flow's score, strongest first.
 
         The weight is the attention that the verdict paid to a feature times how unusual its value is for a benign flow
-        (1 within the benign range, more outside it).
+        (1 within the benign range, more outside it). Those of a flow that is `novel` are weighed by their surprise.
         """
         weights = scores.attention[row].astype(np.float64)
         numeric = np.array([_cell(columns, info.name, row) for info in self._numeric], dtype=np.float64)
@@ -99,6 +111,8 @@ class Detector:
             share = info.benign_shares[code - 1] if code else 0.0
             shares[info.name] = share
             weights[index] *= 1 + 3 * (1 - share)
+        if novel and scores.surprise is not None:
+            weights = scores.surprise[row].astype(np.float64) + 1e-9
         weights /= weights.sum()
         strongest = np.argsort(-weights, kind="stable")[:top]
         return [
@@ -111,10 +125,10 @@ class Detector:
             for index in strongest.tolist()
         ]
 
-    def severity(self, score: float) -> str:
-        """low, medium, high or critical: the highest step whose bound the score reaches."""
+    def severity(self, score: float, *, novel: bool = False) -> str:
+        """low, medium, high or critical: the highest step whose bound the score reaches, or if `novel` the novelty."""
         reached = "low"
-        for name, bound in self.manifest.severity.items():
+        for name, bound in (self.manifest.novelty_severity if novel else self.manifest.severity).items():
             if score >= bound:
                 reached = name
         return reached
@@ -137,7 +151,7 @@ class Detector:
         for index, info in enumerate(self._categorical):
             if info.name in columns:
                 known = self._codes[info.name]
-                codes[:, index] = [known.get(value, 0) for value in columns[info.name]]
+                codes[:, index] = [known.get(value, self._unknown[index]) for value in columns[info.name]]
         return numeric, codes
 
     def _run(self, numeric: np.ndarray, codes: np.ndarray) -> Scores:
@@ -146,17 +160,22 @@ class Detector:
         family = np.empty(rows, dtype=np.int64)
         family_probability = np.empty(rows, dtype=np.float32)
         attention = np.empty((rows, len(self._order)), dtype=np.float32)
+        novelty = np.empty(rows, dtype=np.float32)
+        surprise = np.empty((rows, len(self._order)), dtype=np.float32)
         for start in range(0, rows, _ROWS_PER_RUN):
             part = slice(start, start + _ROWS_PER_RUN)
             feeds = {"numeric": numeric[part], "categories": codes[part]}
-            attack, families, looked = self._session.run(
+            attack, families, looked, *more = self._session.run(
                 None, {name: value for name, value in feeds.items() if name in self._inputs}
             )
             score[part] = attack
             family[part] = families.argmax(axis=1)
             family_probability[part] = families.max(axis=1)
             attention[part] = looked
-        return Scores(score, family, family_probability, attention)
+            if more:
+                novelty[part], surprise[part] = more
+        told = (novelty, surprise) if self.manifest.tells_novelty else (None, None)
+        return Scores(score, family, family_probability, attention, *told)
 
 
 def load(directory: Path | str, *, threads: int | None = None, trust: Trust = ANYONE) -> Detector:
@@ -209,6 +228,8 @@ def _check_graph(session: ort.InferenceSession, manifest: Manifest, path: Path) 
         "family_probabilities": ("float", [len(manifest.families)]),
         "attention": ("float", [len(schema.features)]),
     }
+    if manifest.tells_novelty:
+        outputs |= {"novelty": ("float", []), "surprise": ("float", [len(schema.features)])}
     for given, expected in ((session.get_inputs(), inputs), (session.get_outputs(), outputs)):
         found = {value.name: value for value in given}
         for name, (kind, width) in expected.items():

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
@@ -9,9 +10,10 @@ from export.bundle import REFERENCE, Bundle
 from export.detector import Detector, open_detector
 from schemas.errors import BundleError
 
-__all__ = ["MAX_DIFFERENCE", "check_reference", "compared", "load_checked"]
+__all__ = ["MAX_DIFFERENCE", "check_novelty", "check_reference", "compared", "load_checked"]
 
 MAX_DIFFERENCE = 1e-4
+MAX_NOVELTY_DIFFERENCE = 1e-2
 _LARGEST_UNPACKED = 64 << 20
 
 
@@ -48,7 +50,26 @@ def check_reference(bundle: Bundle, detector: Detector) -> str:
         scores = detector.score_matrix(numeric.astype(np.float32), codes.astype(np.int64))
     except Exception as error:  # onnxruntime raises its own classes, which share no public base
         raise BundleError(f"{path}: the graph cannot score these rows: {error}") from error
-    return compared("reference", scores.score, expected, detector, f"{rows} made-up rows")
+    line = compared("reference", scores.score, expected, detector, f"{rows} made-up rows")
+    if scores.novelty is not None:
+        check_novelty(scores.novelty, arrays.get("novelty"), path)
+    return line
+
+
+def check_novelty(ours: np.ndarray, torchs: np.ndarray | None, path: Path) -> None:
+    """Compare two answers f32[N]; `path` is the file that the second one is from.
+
+    Raises:
+        BundleError: they differ by more than rounding, or the second is none.
+    """
+    if torchs is None or torchs.shape != ours.shape or torchs.dtype.kind != "f":
+        raise BundleError(f"{path}: not the arrays of a reference: expected novelty of shape {ours.shape}")
+    difference = float(np.abs(ours - torchs).max())
+    if not difference < MAX_NOVELTY_DIFFERENCE:
+        raise BundleError(
+            f"{path}: torch and ONNX Runtime differ in novelty by {difference:.1e} nats "
+            f"(allowed {MAX_NOVELTY_DIFFERENCE:.0e})"
+        )
 
 
 def compared(what: str, ours: np.ndarray, torchs: np.ndarray, detector: Detector, rows: str) -> str:

@@ -22,6 +22,7 @@ class Run:
 
     schema: FlowSchema
     model: Path
+    novelty: Path | None
     preprocessor: Path
     x: np.ndarray
     y: np.ndarray
@@ -42,7 +43,7 @@ class Run:
 
 
 def read_run(directory: Path) -> Run:
-    """Read what `trainer prepare` and `trainer finetune` wrote.
+    """Read what `trainer prepare` and `trainer finetune` wrote, and `trainer novelty` if it was run.
 
     Raises:
         FlowsentryError: a file is missing, or the data was prepared with another schema.
@@ -64,6 +65,7 @@ def read_run(directory: Path) -> Run:
     return Run(
         schema=schema,
         model=directory / "model.pt2",
+        novelty=directory / "novelty.pt2" if (directory / "novelty.pt2").exists() else None,
         preprocessor=prepared / "preprocessor.joblib",
         x=arrays["X"],
         y=arrays["y"],

@@ -13,12 +13,13 @@ from typing import TextIO
 
 import numpy as np
 
-from export.detector import Detector
+from export.detector import Detector, Scores
 from export.progress import steps
 from export.reading import FlowBatch, read_flows
+from export.thresholds import Policy
 from schemas.dead_letter import Reject
 from schemas.errors import FlowsentryError
-from schemas.flow import BENIGN
+from schemas.flow import BENIGN, UNKNOWN
 
 __all__ = ["Counts", "score_file", "score_flows"]
 
@@ -35,14 +36,10 @@ class Counts:
     missing: tuple[str, ...] = ()
 
 
-def score_flows(
-    path: Path, detector: Detector, min_feature_coverage: float
-) -> Iterator[tuple[FlowBatch, list[float], list[str]]]:
-    """Each batch of a file with the scores and the most probable attack families of its rows."""
-    families = detector.manifest.families
+def score_flows(path: Path, detector: Detector, min_feature_coverage: float) -> Iterator[tuple[FlowBatch, Scores]]:
+    """Each batch of a file with what the detector says of its rows."""
     for batch in read_flows(path, detector.schema, min_feature_coverage=min_feature_coverage, batch_rows=_BATCH_ROWS):
-        scores = detector.score(batch.columns)
-        yield batch, scores.score.tolist(), [families[index] for index in scores.family.tolist()]
+        yield batch, detector.score(batch.columns)
 
 
 def score_file(
@@ -50,11 +47,13 @@ def score_file(
     target: Path,
     detector: Detector,
     *,
-    threshold: float,
+    policy: Policy,
     min_feature_coverage: float,
     rejects: Path | None,
 ) -> Counts:
-    """Score `source` into `target` (row, score, verdict, family); rows that cannot be used go to `rejects`.
+    """Score `source` into `target` (row, score, verdict, family, and novelty if the bundle tells it).
+
+    Rows that cannot be used go to `rejects`.
 
     Raises:
         HeaderError: the file does not fit the bundle's data set; the message names the column.
@@ -62,18 +61,24 @@ def score_file(
     """
     _check_distinct(source, target, rejects)
     counts = Counts()
-    limit = float(np.float32(threshold))  # scores are float32, and the service compares them as such
     batches = score_flows(source, detector, min_feature_coverage)
     first = next(batches, None)  # before anything is written: a file that does not fit leaves nothing behind
     total = _count_lines(source) // _BATCH_ROWS + 1
     with target.open("w", newline="") as file, _optional_csv(rejects) as refused, steps("scoring", total) as bar:
         writer = csv.writer(file)
-        writer.writerow(("row", "score", "verdict", "family"))
-        for batch, scores, families in chain([first] if first else [], batches):
-            for row, score, family in zip(batch.rows.tolist(), scores, families, strict=True):
-                verdict = int(score >= limit)
-                writer.writerow((row, f"{score:.9g}", verdict, family if verdict else BENIGN))
-                counts.attacks += verdict
+        tells_novelty = detector.manifest.tells_novelty
+        writer.writerow(("row", "score", "verdict", "family", *(["novelty"] if tells_novelty else [])))
+        for batch, scores in chain([first] if first else [], batches):
+            verdicts = policy.alerts(scores.score, scores.novelty)
+            families = _families(scores, verdicts, policy, detector.manifest.families)
+            more = [] if scores.novelty is None else [[f"{value:.6g}" for value in scores.novelty.tolist()]]
+            columns = (
+                batch.rows.tolist(),
+                [f"{score:.9g}" for score in scores.score.tolist()],
+                verdicts.astype(int).tolist(),
+            )
+            writer.writerows(zip(*columns, families, *more, strict=True))
+            counts.attacks += int(verdicts.sum())
             counts.scored += len(scores)
             counts.missing = batch.missing
             for reject in batch.rejects:
@@ -82,6 +87,15 @@ def score_file(
                     refused.writerow(_reject_row(reject))
             bar.advance(f"{counts.scored} scored, {counts.attacks} attacks")
     return counts
+
+
+def _families(scores: Scores, verdicts: np.ndarray, policy: Policy, families: tuple[str, ...]) -> list[str]:
+    """What each flow is called: its most probable family, or that it is benign or novel."""
+    known = policy.known(scores.score)
+    return [
+        (families[family] if is_known else UNKNOWN) if verdict else BENIGN
+        for family, verdict, is_known in zip(scores.family.tolist(), verdicts.tolist(), known.tolist(), strict=True)
+    ]
 
 
 def _check_distinct(source: Path, target: Path, rejects: Path | None) -> None:

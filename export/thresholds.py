@@ -4,12 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Threshold", "choose", "recall_at_fpr", "severity_bounds", "threshold_at_fpr"]
+__all__ = ["Policy", "Threshold", "choose", "recall_at_fpr", "severity_bounds", "threshold_at_fpr"]
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A threshold chosen on validation rows, with the counts that say how far to trust it."""
+    """A threshold chosen on validation rows, with the counts that say how far to trust it.
+
+    Scores from `threshold` on are known attacks; of the other flows those are novel whose novelty is `novelty` or more. The
+    counts are of both.
+    """
 
     target_fpr: float
     threshold: float
@@ -17,6 +21,26 @@ class Threshold:
     false_positives: int
     attack_rows: int
     detected: int
+    novelty: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What makes an alert: a score from `threshold` on, or else a novelty from `novelty` on; None: novel flows are none."""
+
+    threshold: float
+    novelty: float | None = None
+
+    def known(self, score: np.ndarray) -> np.ndarray:
+        """Which flows are known attacks: f32[B] → bool[B]."""
+        return score >= np.float32(self.threshold)
+
+    def alerts(self, score: np.ndarray, novelty: np.ndarray | None) -> np.ndarray:
+        """Which flows are alerts, known or novel: f32[B] each → bool[B]."""
+        known = self.known(score)
+        if self.novelty is None or novelty is None:
+            return known
+        return known | (novelty >= np.float32(self.novelty))
 
 
 def threshold_at_fpr(benign_scores: np.ndarray, target_fpr: float) -> float:
@@ -34,24 +58,40 @@ def recall_at_fpr(y: np.ndarray, scores: np.ndarray, target_fpr: float) -> float
     return float((scores[y == 1] >= threshold_at_fpr(scores[y == 0], target_fpr)).mean())
 
 
-def choose(y: np.ndarray, scores: np.ndarray, target_fprs: tuple[float, ...]) -> list[Threshold]:
-    """One threshold per wanted false-positive rate, from validation rows int[N], f32[N]; rates ascending."""
-    benign, attacks = scores[y == 0], scores[y == 1]
+def choose(
+    y: np.ndarray,
+    scores: np.ndarray,
+    target_fprs: tuple[float, ...],
+    *,
+    novelty: np.ndarray | None = None,
+    novelty_share: float = 0.0,
+) -> list[Threshold]:
+    """One threshold per wanted false-positive rate, from validation rows int[N], f32[N]; rates ascending.
+
+    With `novelty` f32[N] there are two, which share the rate: `novelty_share` of it is for flows that are novel.
+    """
+    benign, attacks = y == 0, y == 1
     chosen = []
-    ordered = np.sort(scores.astype(np.float32))
     for rate in sorted(target_fprs):
-        threshold = _between(ordered, threshold_at_fpr(benign, rate))
+        for_novelty = None if novelty is None else _at(benign, novelty, rate * novelty_share)
+        threshold = _at(benign, scores, rate if novelty is None else rate * (1 - novelty_share))
+        hits = Policy(threshold, for_novelty).alerts(scores, novelty)
         chosen.append(
             Threshold(
                 target_fpr=rate,
                 threshold=threshold,
-                benign_rows=len(benign),
-                false_positives=int((benign >= threshold).sum()),
-                attack_rows=len(attacks),
-                detected=int((attacks >= threshold).sum()),
+                benign_rows=int(benign.sum()),
+                false_positives=int(hits[benign].sum()),
+                attack_rows=int(attacks.sum()),
+                detected=int(hits[attacks].sum()),
+                novelty=for_novelty,
             )
         )
     return chosen
+
+
+def _at(benign: np.ndarray, scores: np.ndarray, rate: float) -> float:
+    return _between(np.sort(scores.astype(np.float32)), threshold_at_fpr(scores[benign], rate))
 
 
 def _between(ordered: np.ndarray, threshold: float) -> float:
@@ -65,9 +105,13 @@ def _between(ordered: np.ndarray, threshold: float) -> float:
     return middle if middle > below else above
 
 
-def severity_bounds(thresholds: list[Threshold]) -> dict[str, float]:
-    """From which score an alert is medium, high, critical: where benign flows are ever rarer."""
+def severity_bounds(thresholds: list[float]) -> dict[str, float]:
+    """From which score, or novelty, an alert is medium, high, critical: where benign flows are ever rarer.
+
+    Args:
+        thresholds: those of ascending false-positive rates.
+    """
     strict, *_ = thresholds
     middle = thresholds[min(1, len(thresholds) - 1)]
     lenient = thresholds[min(2, len(thresholds) - 1)]
-    return {"medium": lenient.threshold, "high": middle.threshold, "critical": strict.threshold}
+    return {"medium": lenient, "high": middle, "critical": strict}

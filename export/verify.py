@@ -5,8 +5,9 @@ from pathlib import Path
 
 from export.bundle import MANIFEST, MODEL, Bundle, read_bundle, sha256_of
 from export.detector import Detector, open_detector
-from export.reference import check_reference, compared
+from export.reference import check_novelty, check_reference, compared
 from export.signing import ANYONE, Trust
+from export.thresholds import Threshold
 from schemas.errors import BundleError
 
 __all__ = ["verify"]
@@ -34,9 +35,14 @@ def verify(directory: Path, run_directory: Path | None = None, trust: Trust = AN
     yield from _metrics(directory, detector)
     for threshold in manifest.thresholds:
         yield (
-            f"threshold  {threshold.target_fpr:<7g} → {threshold.threshold:.6f}: {threshold.false_positives} of "
-            f"{threshold.benign_rows} benign and {threshold.detected} of {threshold.attack_rows} attacks above it"
+            f"threshold  {threshold.target_fpr:<7g} → {threshold.threshold:.6f}{_novelty(threshold)}: "
+            f"{threshold.false_positives} of {threshold.benign_rows} benign and {threshold.detected} of "
+            f"{threshold.attack_rows} attacks above it"
         )
+
+
+def _novelty(threshold: Threshold) -> str:
+    return "" if threshold.novelty is None else f" or novelty {threshold.novelty:.3f}"
 
 
 def _graph(bundle: Bundle) -> str:
@@ -83,9 +89,13 @@ def _held_out(run_directory: Path, detector: Detector) -> str:
     from export.run import read_run
 
     run = read_run(run_directory)
-    if sha256_of(run.model) != detector.manifest.content["source"]["model.pt2"]:
-        raise BundleError(f"{run.model} is not the model that this bundle was built from: build it again")
+    for path in (run.model, run.novelty):
+        if path is not None and sha256_of(path) != detector.manifest.content["source"].get(path.name):
+            raise BundleError(f"{path} is not the model that this bundle was built from: build it again")
     rows = run.rows("test") if len(run.rows("test")) else run.rows("validation")
     numeric, codes = run.inputs(rows)
     attack, _ = graph.run_program(graph.load_program(run.model), numeric, codes)
-    return compared("held-out", detector.score_matrix(numeric, codes).score, attack, detector, f"{len(rows)} rows")
+    ours = detector.score_matrix(numeric, codes)
+    if ours.novelty is not None and run.novelty is not None:
+        check_novelty(ours.novelty, graph.run_novelty(graph.load_program(run.novelty), numeric, codes), run.novelty)
+    return compared("held-out", ours.score, attack, detector, f"{len(rows)} rows")

@@ -5,11 +5,18 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Alert", "BundleRef", "FlowRef", "Reason", "Severity"]
+__all__ = ["Alert", "BundleRef", "FlowRef", "Reason", "Severity", "Verdict"]
+
+
+class Verdict(StrEnum):
+    """Why a flow is an alert."""
+
+    KNOWN = "known"  # the classifier takes it for an attack
+    NOVEL = "novel"  # the classifier does not, but it is unlike benign flows
 
 
 class Severity(StrEnum):
-    """How far over the threshold the score is; the bounds are the bundle's."""
+    """How far over its threshold the score is, or of a novel flow the novelty; the bounds are the bundle's."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -59,18 +66,30 @@ class BundleRef(_Contract):
 
 
 class Alert(_Contract):
-    """One flow judged an attack. The message key is the alert's id."""
+    """One flow judged an attack, known or novel. The message key is the alert's id."""
 
     id: str = Field(
         pattern=r"^.+-\d+-\d+$", description="topic-partition-offset of the flow record: unique, and stable."
     )
     event_time: datetime = Field(description="When the flow was: its own timestamp (UTC assumed), else the record's.")
     detection_time: datetime = Field(description="When it was judged.")
+    verdict: Verdict = Field(
+        default=Verdict.KNOWN,
+        description="known: the score reaches its threshold; novel: it does not, but the novelty does.",
+    )
     score: float = Field(ge=0, le=1, description="Probability of an attack.")
-    threshold: float = Field(ge=0, le=1, description="Score from which a flow is an alert.")
+    threshold: float = Field(ge=0, le=1, description="Score from which a flow is a known attack.")
+    novelty: float | None = Field(
+        default=None, ge=0, description="How unlike benign flows it is, in nats; null where the bundle does not tell."
+    )
+    novelty_threshold: float | None = Field(
+        default=None, description="Novelty from which a flow is novel; null where novel flows are no alerts."
+    )
     severity: Severity = Field(description="How sure, in four steps.")
-    family: str = Field(description="Most probable attack family.")
-    family_probability: float = Field(ge=0, le=1, description="Its probability among the attack families.")
+    family: str = Field(description="Most probable attack family; Unknown for a novel flow.")
+    family_probability: float | None = Field(
+        ge=0, le=1, description="Its probability among the attack families; null for a novel flow."
+    )
     techniques: tuple[str, ...] = Field(default=(), description="MITRE ATT&CK technique ids of the family.")
     flow: FlowRef = Field(description="The flow's addresses, ports and protocol.")
     reasons: tuple[Reason, ...] = Field(description="The features that spoke most for it, strongest first.")

@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 BENIGN = "Benign"
+UNKNOWN = "Unknown"
+"""The family of flows that are like no benign one, nor a known attack."""
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")

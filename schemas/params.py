@@ -158,6 +158,9 @@ class StreamParams(_Section):
     max_wait_ms: int = Field(20, ge=1, le=60_000, description="Longest wait for a batch to fill, in ms.")
     target_fpr: float = Field(0.01, gt=0, lt=1, description="Which of the bundle's thresholds decides.")
     threshold: float | None = Field(None, ge=0, le=1, description="A threshold of one's own; overrides target_fpr.")
+    novel_alerts: bool = Field(
+        True, description="Alert on novel flows too, where the bundle can tell, not on known attacks alone."
+    )
     min_feature_coverage: float = Field(
         0.5, ge=0, le=1, description="Least share of features with a value; below it a record is a dead letter."
     )

@@ -2,29 +2,23 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
 from export.detector import Detector, Scores, Spoken
-from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity
+from export.thresholds import Policy
+from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity, Verdict
 from schemas.dead_letter import HOPS_HEADER, DeadLetter, Reject
+from schemas.flow import UNKNOWN
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoded, read_metadata
 from stream.times import parse_time
 
-__all__ = ["Policy", "dead_letter", "detect"]
+__all__ = ["dead_letter", "detect"]
 
 _LONGEST_TEXT = 200
 _HOPS = re.compile(rb"[0-9]{1,6}")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """From which score a flow is an alert."""
-
-    threshold: float
 
 
 def detect(
@@ -34,7 +28,7 @@ def detect(
     now = datetime.now(UTC)
     bundle = BundleRef(name=detector.manifest.name, version=detector.manifest.version, hash=detector.manifest.hash)
     alerts = []
-    for row in np.flatnonzero(scores.score >= policy.threshold).tolist():
+    for row in np.flatnonzero(policy.alerts(scores.score, scores.novelty)).tolist():
         record = batch.records[int(decoded.rows[row])]
         alerts.append((record, _alert(record, row, decoded, scores, detector, policy, bundle, now)))
     return alerts
@@ -53,18 +47,23 @@ def _alert(
     metadata = read_metadata(record.value or b"", detector.schema)
     family = detector.schema.family_by_name[detector.manifest.families[int(scores.family[row])]]
     score = float(scores.score[row])
+    novelty = None if scores.novelty is None else max(0.0, float(scores.novelty[row]))
+    novel = not policy.known(scores.score[row])
     return Alert(
         id=record.id,
         event_time=parse_time(metadata.get("timestamp", "")) or record.time,
         detection_time=now,
+        verdict=Verdict.NOVEL if novel else Verdict.KNOWN,
         score=score,
         threshold=policy.threshold,
-        severity=Severity(detector.severity(score)),
-        family=family.name,
-        family_probability=min(1.0, float(scores.family_probability[row])),
-        techniques=family.techniques,
+        novelty=novelty,
+        novelty_threshold=policy.novelty,
+        severity=Severity(detector.severity(novelty if novel and novelty is not None else score, novel=novel)),
+        family=UNKNOWN if novel else family.name,
+        family_probability=None if novel else min(1.0, float(scores.family_probability[row])),
+        techniques=() if novel else family.techniques,
         flow=_flow(metadata, decoded.columns, row),
-        reasons=tuple(_reason(spoken) for spoken in detector.reasons(decoded.columns, scores, row)),
+        reasons=tuple(_reason(spoken) for spoken in detector.reasons(decoded.columns, scores, row, novel=novel)),
         bundle=bundle,
     )
 

@@ -10,11 +10,12 @@ import structlog
 from polars.exceptions import PanicException
 
 from export.detector import Detector
+from export.thresholds import Policy
 from schemas.alert import Alert
 from schemas.dead_letter import Reason, Reject
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
-from stream.detect import Policy, detect
+from stream.detect import detect
 from stream.sink import Outgoing
 
 __all__ = ["BatchFailed", "Judge", "Judged", "OnPoison", "judge_or_bisect"]

@@ -18,10 +18,11 @@ import structlog
 from export.bundle import Manifest, manifest_hash, stamp
 from export.detector import Detector, Scores
 from export.signing import ANYONE, Trust
+from export.thresholds import Policy
 from schemas.errors import BundleError, FlowsentryError
 from stream.batch import Batch
 from stream.decode import Decoder
-from stream.detect import Policy, detect
+from stream.detect import detect
 
 __all__ = ["JudgeLike", "Reloader", "Shadow", "check_same_schema", "shadow"]
 
@@ -209,7 +210,8 @@ def shadow(old: JudgeLike, new: JudgeLike, batch: Batch) -> Shadow:
     """
     try:
         decoded = old.decoder.decode(batch.values)
-        before = old.detector.score(decoded.columns).score >= old.policy.threshold
+        scored = old.detector.score(decoded.columns)
+        before = old.policy.alerts(scored.score, scored.novelty)
     except Exception:
         return Shadow(0, 0)
     rows = len(decoded.rows)
@@ -223,7 +225,7 @@ def shadow(old: JudgeLike, new: JudgeLike, batch: Batch) -> Shadow:
         raise
     except Exception as error:  # onnxruntime raises its own classes, which share no public base
         raise BundleError(f"cannot judge {rows} rows of a batch: {type(error).__name__}") from error
-    after = scores.score >= new.policy.threshold
+    after = new.policy.alerts(scores.score, scores.novelty)
     return Shadow(rows, int(np.count_nonzero(before != after)))
 
 
@@ -233,3 +235,7 @@ def _check(scores: Scores, rows: int) -> None:
         values = getattr(scores, name)
         if len(values) != rows or not ((values >= 0) & (values <= most)).all():
             raise BundleError(f"{name} of {rows} rows of a batch: not {rows} probabilities")
+    for name in ("novelty", "surprise"):
+        values = getattr(scores, name)
+        if values is not None and (len(values) != rows or not ((values >= -1e-5) & np.isfinite(values)).all()):
+            raise BundleError(f"{name} of {rows} rows of a batch: not {rows} surprises")

@@ -30,7 +30,6 @@ from stream.clients import (
 )
 from stream.connection import Outage, brokers_are_forgotten, brokers_are_up, error_text
 from stream.decode import Decoder
-from stream.detect import Policy
 from stream.judge import Judge
 from stream.metrics import Metrics
 from stream.ownership import Ownership
@@ -82,9 +81,9 @@ def serve(
 
     def judge_of(bundle: Bundle) -> Judge:
         detector = _detector_of(bundle, kept, threads=max(1, (os.cpu_count() or 1) // stream.workers))
-        threshold = detector.manifest.threshold_for(stream.target_fpr) if stream.threshold is None else stream.threshold
+        policy = detector.manifest.policy_of(stream.target_fpr, stream.threshold, novel=stream.novel_alerts)
         decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage, limits=limits)
-        return Judge(detector, decoder, Policy(threshold), metrics.stage)
+        return Judge(detector, decoder, policy, metrics.stage)
 
     def taken_over(manifest: Manifest) -> None:
         metrics.set_bundle(manifest)

@@ -5,15 +5,19 @@
 Its attack probability depends on three features alone (`LEVERS`), so a test can make a flow an attack or not:
 
     logit = Σ weight · x / (|x| + scale), a missing x adding nothing
+
+If it is to tell novelty, a number's surprise is 10 · (x / (|x| + scale))², an unknown category's 5, and a flow is as novel as
+its most surprising feature.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from onnx import TensorProto, checker, helper, numpy_helper, save_model
+from onnx import NodeProto, TensorProto, checker, helper, numpy_helper, save_model
 
 from export.bundle import MODEL, REFERENCE, write_manifest
 from export.thresholds import Threshold, severity_bounds
@@ -43,20 +47,35 @@ _SCALE = 20.0
 _REFERENCE_ROWS = 100
 
 
-def make_bundle(directory: Path, dataset: str, *, gain: float = 1.0, **overrides: Any) -> Path:
+def make_bundle(directory: Path, dataset: str, *, gain: float = 1.0, novelty: bool = False, **overrides: Any) -> Path:
     """Write the tiny bundle of a data set; returns `directory`.
 
     Args:
         gain: factor of the weights of numeric levers; with -1 attacks and benign flows change places.
+        novelty: the graph tells how novel a flow is.
         overrides: fields of bundle.json in place of the made-up ones, e.g. `thresholds=[]`.
     """
     schema = SCHEMAS[dataset]
     directory.mkdir(parents=True, exist_ok=True)
-    make_model(directory / MODEL, schema, gain=gain)
+    make_model(directory / MODEL, schema, gain=gain, novelty=novelty)
     _write_reference(directory, schema)
     thresholds = [
-        Threshold(target_fpr=rate, threshold=threshold, benign_rows=1000, false_positives=0, attack_rows=10, detected=9)
-        for rate, threshold in ((0.0001, 0.98), (0.001, 0.95), (0.005, 0.9), (0.01, 0.75), (0.05, 0.5))
+        Threshold(
+            target_fpr=rate,
+            threshold=threshold,
+            benign_rows=1000,
+            false_positives=0,
+            attack_rows=10,
+            detected=9,
+            novelty=surprise if novelty else None,
+        )
+        for rate, threshold, surprise in (
+            (0.0001, 0.98, 9.9),
+            (0.001, 0.95, 9.8),
+            (0.005, 0.9, 9.7),
+            (0.01, 0.75, 9.5),
+            (0.05, 0.5, 4.0),
+        )
     ]
     content: dict[str, Any] = {
         "name": f"tiny-{dataset}",
@@ -67,7 +86,9 @@ def make_bundle(directory: Path, dataset: str, *, gain: float = 1.0, **overrides
         "features": [_feature(feature, dataset) for feature in schema.features],
         "families": [family.name for family in schema.attack_families],
         "thresholds": [asdict(threshold) for threshold in thresholds],
-        "severity": severity_bounds(thresholds),
+        "severity": severity_bounds([threshold.threshold for threshold in thresholds]),
+        "novelty_severity": {"medium": 9.7, "high": 9.8, "critical": 9.9} if novelty else {},
+        "tells_novelty": novelty,
         "metrics": {},
         "parity": {
             "rows": _REFERENCE_ROWS,
@@ -84,8 +105,8 @@ def make_bundle(directory: Path, dataset: str, *, gain: float = 1.0, **overrides
     return directory
 
 
-def make_model(path: Path, schema: FlowSchema, *, gain: float = 1.0) -> None:
-    """Write the graph alone: numeric f32[B, N], categories i64[B, C] (if any) → probabilities and attention."""
+def make_model(path: Path, schema: FlowSchema, *, gain: float = 1.0, novelty: bool = False) -> None:
+    """Write the graph alone: numeric f32[B, N], categories i64[B, C] (if any) → probabilities and attention, and `novelty`."""
     numeric, categorical = schema.numeric, schema.categorical
     levers = LEVERS[schema.name]
     weights, scales = np.zeros((len(numeric), 1)), np.full(len(numeric), _SCALE)
@@ -127,6 +148,8 @@ def make_model(path: Path, schema: FlowSchema, *, gain: float = 1.0) -> None:
         helper.make_node("Concat", looks, ["look"], axis=1),
         helper.make_node("Softmax", ["look"], ["attention"], axis=1),
     ]
+    if novelty:
+        nodes += _novelty_nodes(constants, categorical)
     arrays = {name: value.astype(np.float32) for name, value in constants.items()}
     integers = {"second_axis": np.array([1])} | {f"column_{i}": np.array([i - 1]) for i in range(1, len(looks))}
     inputs = [_tensor("numeric", TensorProto.FLOAT, len(numeric))]
@@ -137,11 +160,28 @@ def make_model(path: Path, schema: FlowSchema, *, gain: float = 1.0) -> None:
         _tensor("family_probabilities", TensorProto.FLOAT, len(schema.attack_families)),
         _tensor("attention", TensorProto.FLOAT, len(schema.features)),
     ]
+    if novelty:
+        outputs += [_tensor("novelty", TensorProto.FLOAT), _tensor("surprise", TensorProto.FLOAT, len(schema.features))]
     initializers = [numpy_helper.from_array(value, name) for name, value in (arrays | integers).items()]
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     checker.check_model(model)
     save_model(model, path)
+
+
+def _novelty_nodes(constants: dict[str, np.ndarray], categorical: Sequence[Feature]) -> list[NodeProto]:
+    constants["most"] = np.full(1, 10.0)
+    nodes = [helper.make_node("Mul", ["u", "u"], ["u_u"]), helper.make_node("Mul", ["u_u", "most"], ["surprise_0"])]
+    parts = ["surprise_0"]
+    for index, feature in enumerate(categorical, start=1):
+        constants[f"surprises_{index}"] = np.array([0.0] * (1 + len(VOCABULARIES[feature.name])) + [5.0])
+        parts.append(f"surprise_{index}")
+        nodes.append(helper.make_node("Gather", [f"surprises_{index}", f"codes_{index}"], [parts[-1]]))
+    return [
+        *nodes,
+        helper.make_node("Concat", parts, ["surprise"], axis=1),
+        helper.make_node("ReduceMax", ["surprise", "second_axis"], ["novelty"], keepdims=0),
+    ]
 
 
 def _tensor(name: str, kind: int, *width: int) -> Any:
@@ -156,8 +196,11 @@ def _write_reference(directory: Path, schema: FlowSchema) -> None:
     codes = rng.integers(0, np.array(sizes, dtype=np.int64) + 1, (_REFERENCE_ROWS, len(sizes)))
     session = ort.InferenceSession(directory / MODEL, providers=["CPUExecutionProvider"])
     feeds = {"numeric": numeric} | ({"categories": codes} if sizes else {})
-    attack, families, _ = session.run(None, feeds)
-    np.savez_compressed(directory / REFERENCE, numeric=numeric, categories=codes, attack=attack, families=families)
+    attack, families, _, *more = session.run(None, feeds)
+    told = {"novelty": more[0]} if more else {}
+    np.savez_compressed(
+        directory / REFERENCE, numeric=numeric, categories=codes, attack=attack, families=families, **told
+    )
 
 
 def _feature(feature: Feature, dataset: str) -> dict[str, Any]:

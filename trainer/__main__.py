@@ -18,6 +18,7 @@ ABLATIONS = ("pretraining", "shortcuts", "importance", "missing")
 _EXAMPLES = """examples:
   python -m trainer prepare  --dataset unsw-nb15 --data flows/
   python -m trainer pretrain --dataset unsw-nb15
+  python -m trainer novelty  --dataset unsw-nb15
   python -m trainer finetune --dataset unsw-nb15 --set train.epochs_finetune=12
   python -m trainer tune     --dataset unsw-nb15 --trials 30
   python -m trainer compare  --dataset unsw-nb15
@@ -70,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     add_run(add("pretrain", "masked feature modelling: hide features, reconstruct them; no labels"))
+    add_run(
+        add(
+            "novelty",
+            "learn how the features of benign flows hang together, so that novel ones can be told; no attacks",
+        )
+    )
     add_run(add("finetune", "train the attack head and the attack-family head, and report validation and test figures"))
 
     tune = add(
@@ -187,8 +194,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command in ("compare", "ablate", "unseen"):
             _experiment(arguments, params, directory)
             return 0
-        run = commands.pretrain if arguments.command == "pretrain" else commands.finetune
-        run(params, directory)
+        stages = {"pretrain": commands.pretrain, "novelty": commands.novelty, "finetune": commands.finetune}
+        stages[arguments.command](params, directory)
     return 0
 
 

@@ -11,12 +11,13 @@ from schemas.errors import FlowsentryError
 from schemas.params import Params
 from trainer.freezing import freeze
 from trainer.model import TabularExpert
+from trainer.novelty import new_novelty_model, novelty_inputs, novelty_stage
 from trainer.prepare import Prepared, load_prepared
 from trainer.stages import calibrate, finetune_stage, model_inputs, new_model, predict, pretrain_stage
 from trainer.tracking import tracked_run
 from trainer.training import Outcome, load_checkpoint, replace_weights, same_preprocessing, train
 
-__all__ = ["device_of", "finetune", "pretrain"]
+__all__ = ["device_of", "finetune", "novelty", "pretrain"]
 
 
 def device_of(params: Params) -> torch.device:
@@ -96,6 +97,32 @@ def pretrain(params: Params, directory: Path) -> Path:
     return path
 
 
+def novelty(params: Params, directory: Path) -> Path:
+    """The masked feature model of the benign training rows; writes `novelty.pt2`, which `export build` takes in."""
+    prepared, device = _start(params, directory)
+    train_rows, validation_rows = (
+        rows[prepared.y[rows] == 0] for rows in (prepared.rows("train"), prepared.rows("validation"))
+    )
+    model = new_novelty_model(prepared, train_rows)
+    frozen = directory / "novelty.pt2"
+    with tracked_run(params, "novelty", directory / "prepared") as run:
+        train(
+            model,
+            novelty_inputs(prepared, train_rows),
+            novelty_stage(params.train, novelty_inputs(prepared, validation_rows)),
+            params.train,
+            path=directory / "novelty.pt",
+            schema_hash=prepared.schema.fingerprint(),
+            seed=params.data.seed,
+            device=device,
+            tracker=run,
+        )
+        freeze(model, len(prepared.schema.categorical), frozen)
+        run.log_artifact(frozen)
+    console.print(f"wrote {frozen}", soft_wrap=True)
+    return frozen
+
+
 def finetune(params: Params, directory: Path) -> Path:
     """Both heads on the training rows, from `pretrain.pt` if the params ask for pretraining; writes `finetune.pt`."""
     prepared, device = _start(params, directory)
@@ -130,7 +157,7 @@ def finetune(params: Params, directory: Path) -> Path:
         report = directory / "metrics.json"
         report.write_text(json.dumps(metrics, indent=1) + "\n")
         frozen, training = directory / "model.pt2", directory / "training.json"
-        freeze(model, frozen)
+        freeze(model, len(prepared.schema.categorical), frozen)
         training.write_text(json.dumps(_training(params, model, outcome, before), indent=1) + "\n")
         for artifact in (report, frozen, training):
             run.log_artifact(artifact)

@@ -1,4 +1,4 @@
-"""What training hands on: `model.pt2`, the whole graph from raw values to probabilities, without any of our classes."""
+"""What training hands on: whole graphs from raw values to probabilities or novelty, without any of our classes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,19 +6,18 @@ from pathlib import Path
 
 import torch
 
-from trainer.model import TabularExpert
+from trainer.model import FlowNetwork
 
 __all__ = ["freeze", "without_fast_path"]
 
 _EXAMPLE_ROWS = 7
 
 
-def freeze(model: TabularExpert, path: Path) -> None:
-    """Save `model.forward` (raw f32[B, N], codes i64[B, C] → see `TabularExpert.forward`) as an exported program."""
-    config = model.config
+def freeze(model: FlowNetwork, n_categories: int, path: Path) -> None:
+    """Save `model.forward` of raw values f32[B, N] and codes i64[B, C], C = `n_categories`, as an exported program."""
     example = (
-        torch.zeros(_EXAMPLE_ROWS, config.n_numeric),
-        torch.zeros(_EXAMPLE_ROWS, len(config.cardinalities), dtype=torch.long),
+        torch.zeros(_EXAMPLE_ROWS, model.config.n_numeric),
+        torch.zeros(_EXAMPLE_ROWS, n_categories, dtype=torch.long),
     )
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     with without_fast_path():

@@ -70,7 +70,7 @@ class NoveltyModel(FlowNetwork):
         n_classes = torch.tensor(config.n_classes)
         self.register_buffer("edges", torch.full((config.n_numeric, config.n_edges), torch.inf))
         self.register_buffer("groups", torch.tensor(config.groups))
-        self.register_buffer("members", F.one_hot(self.groups).T.to(torch.float32))
+        self.register_buffer("members", F.one_hot(self.groups).T.to(torch.float32).contiguous())
         self.register_buffer("offsets", n_classes.cumsum(0) - n_classes)
         self.register_buffer("impossible", torch.arange(most) >= n_classes[:, None])
         self.embedding = nn.Embedding(sum(config.n_classes), width)

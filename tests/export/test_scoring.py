@@ -11,6 +11,7 @@ import pytest
 
 from export.detector import Detector, load
 from export.scoring import Counts, score_file, score_flows
+from export.thresholds import Policy
 from schemas.errors import FlowsentryError, HeaderError
 from schemas.flow import BENIGN
 from tests.flows import DIALECTS, flows
@@ -24,7 +25,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def score(
     source: Path, detector: Detector, target: Path, rejects: Path | None = None, threshold: float = 0.75
 ) -> Counts:
-    return score_file(source, target, detector, threshold=threshold, min_feature_coverage=0.5, rejects=rejects)
+    return score_file(source, target, detector, policy=Policy(threshold), min_feature_coverage=0.5, rejects=rejects)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -84,10 +84,6 @@ def test_recall_is_the_share_of_attacks_above_the_threshold() -> None:
     assert recall_at_fpr(y, scores, 0.1) == 1.0
 
 
-def _thresholds(*values: float) -> list[Threshold]:
-    return [Threshold(0.001 * index, value, 1, 0, 1, 1) for index, value in enumerate(values, start=1)]
-
-
 @pytest.mark.parametrize(
     ("values", "bounds"),
     [
@@ -97,4 +93,4 @@ def _thresholds(*values: float) -> list[Threshold]:
     ],
 )
 def test_severity_rises_with_the_strictest_thresholds(values: tuple[float, ...], bounds: tuple[float, ...]) -> None:
-    assert severity_bounds(_thresholds(*values)) == dict(zip(("medium", "high", "critical"), bounds, strict=True))
+    assert severity_bounds(list(values)) == dict(zip(("medium", "high", "critical"), bounds, strict=True))

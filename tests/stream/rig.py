@@ -21,6 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 
 from export.detector import Detector
+from export.thresholds import Policy
 from schemas.alert import Alert
 from schemas.datasets import SCHEMAS
 from schemas.errors import FlowsentryError
@@ -29,7 +30,6 @@ from stream.batch import Batch
 from stream.batch_limit import BatchLimit
 from stream.clients import consumer_properties, probe_properties, producer_properties
 from stream.decode import Decoder
-from stream.detect import Policy
 from stream.judge import Judge, OnPoison
 from stream.logs import configure_logging
 from stream.metrics import Metrics

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from export.detector import Detector, load
-from schemas.alert import Alert, FlowRef, Severity
+from export.thresholds import Policy
+from schemas.alert import Alert, FlowRef, Severity, Verdict
 from schemas.dead_letter import DeadLetter, Reason, Reject
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
-from stream.detect import Policy, dead_letter, detect
+from stream.detect import dead_letter, detect
 from stream.record import Limits
 from tests.bundles import make_bundle
 from tests.stream.rig import THRESHOLD, attack, benign, flow
@@ -74,7 +75,8 @@ def test_an_alert_says_what_was_found_by_which_bundle(tiny_detector: Detector) -
     assert before <= alert.detection_time <= datetime.now(UTC)
     family = tiny_detector.schema.family_by_name[alert.family]
     assert family.is_attack and alert.techniques == family.techniques
-    assert 1 / len(manifest.families) <= alert.family_probability <= 1
+    assert alert.family_probability is not None and 1 / len(manifest.families) <= alert.family_probability <= 1
+    assert (alert.verdict, alert.novelty, alert.novelty_threshold) == (Verdict.KNOWN, None, None)
     assert Alert.model_validate_json(alert.model_dump_json()) == alert
 
 

@@ -13,10 +13,10 @@ from export.bundle import MANIFEST, MODEL, REFERENCE, Manifest, read_bundle, wri
 from export.detector import Detector, load
 from export.reference import load_checked
 from export.signing import PRIVATE_KEY, PUBLIC_KEY, Trust, make_keys, sign
+from export.thresholds import Policy
 from schemas.errors import BundleError
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
-from stream.detect import Policy
 from stream.reload import Reloader, Shadow, shadow
 from tests.bundles import make_bundle
 from tests.stream.rig import PATIENCE_S, THRESHOLD, Logs, attack, benign

@@ -77,7 +77,7 @@ def _set(settings: dict[str, object]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """prepare → pretrain → finetune → export build, once, through the command lines; not to be changed."""
+    """prepare → pretrain → novelty → finetune → export build, once, through the command lines; not to be changed."""
     made = Pipeline(tmp_path_factory.mktemp("pipeline"))
     flows("unsw-partition", rows=260, seed=1).write(made.data / "flows (1).csv")
     flows("unsw-raw", rows=140, seed=2).write(made.data / "raw.csv.gz")
@@ -86,6 +86,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     try:
         assert made.trainer("prepare", "--data", str(made.data)) == 0
         assert made.trainer("pretrain") == 0
+        assert made.trainer("novelty") == 0
         assert made.trainer("finetune") == 0
         built = export_main(
             ["build", "--dataset", DATASET, "--runs", str(made.root / "runs"), "--out", str(made.bundle)]

@@ -25,6 +25,7 @@ from tests.trainer.conftest import DATASET, TINY, Pipeline
 from trainer import commands
 from trainer.__main__ import main
 from trainer.prepare import load_prepared
+from trainer.splitting import SPLITS
 from trainer.stages import model_inputs, predict
 from trainer.training import build_model, load_checkpoint
 
@@ -40,7 +41,7 @@ def content(path: Path) -> Any:
 
 def test_every_stage_leaves_its_artefacts(pipeline: Pipeline) -> None:
     assert {file.name for file in pipeline.run.iterdir()} == {
-        "prepared", "pretrain.pt", "finetune.pt", "metrics.json", "model.pt2", "training.json",
+        "prepared", "pretrain.pt", "novelty.pt", "novelty.pt2", "finetune.pt", "metrics.json", "model.pt2", "training.json",
     }  # fmt: skip
     assert {file.name for file in pipeline.bundle.iterdir()} == {
         "bundle.json", "bundle.json.sha256", "model.onnx", "reference.npz",
@@ -94,7 +95,8 @@ def test_the_bundle_carries_the_run_and_answers_as_torch_did(
     assert manifest["training"] == content(pipeline.run / "training.json")
     assert manifest["data"]["inputs"] == metadata["inputs"]
     assert manifest["data"]["splits"] == metadata["splits"]
-    assert manifest["source"] == {"model.pt2": sha256_of(pipeline.run / "model.pt2")}
+    assert manifest["source"] == {name: sha256_of(pipeline.run / name) for name in ("model.pt2", "novelty.pt2")}
+    assert manifest["tells_novelty"] and all(item["novelty"] > 0 for item in manifest["thresholds"])
     assert manifest["parity"]["rows"] == sum(metadata["splits"]["test"].values())
     assert manifest["parity"]["max_difference"] < 1e-5 and manifest["parity"]["verdicts_differing"] == 0
     for name, figures in content(pipeline.run / "metrics.json").items():
@@ -112,6 +114,21 @@ def test_a_bundle_scores_raw_rows_as_the_checkpoint_does(pipeline: Pipeline) -> 
     expected, _ = predict(model, model_inputs(prepared, rows, model))
     got = load(pipeline.bundle, threads=1).score_matrix(*run.inputs(rows)).score
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_bundle_tells_novelty_as_the_model_of_benign_rows_does(pipeline: Pipeline) -> None:
+    prepared, run = load_prepared(pipeline.run / "prepared"), read_run(pipeline.run)
+    assert run.novelty is not None
+    rows = np.arange(len(prepared.x))
+    numeric, codes = run.inputs(rows)
+    expected = graph.run_novelty(graph.load_program(run.novelty), numeric, codes)
+    scores = load(pipeline.bundle, threads=1).score_matrix(numeric, codes)
+    assert scores.novelty is not None and scores.surprise is not None
+    np.testing.assert_allclose(scores.novelty, expected, atol=1e-4)
+    np.testing.assert_allclose(scores.novelty, scores.surprise.max(axis=1), atol=1e-6)
+    benign = (prepared.y == 0) & (prepared.split == SPLITS.index("validation"))
+    threshold = content(pipeline.bundle / "bundle.json")["thresholds"][-1]
+    assert (scores.novelty[benign] >= threshold["novelty"]).mean() <= 0.05 * 0.4
 
 
 def test_features_of_the_bundle_carry_what_benign_rows_show(pipeline: Pipeline) -> None:
@@ -136,7 +153,7 @@ def runs_of(pipeline: Pipeline) -> dict[str, Run]:
 
 def test_mlflow_has_a_named_run_per_stage_with_every_parameter(pipeline: Pipeline) -> None:
     runs = runs_of(pipeline)
-    assert set(runs) == {"pretrain", "finetune"}
+    assert set(runs) == {"pretrain", "novelty", "finetune"}
     inputs = content(pipeline.run / "prepared" / "metadata.json")["inputs"]
     assert [report["file"] for report in inputs] == ["flows (1).csv", "raw.csv.gz"]
     for stage, run in runs.items():
@@ -152,7 +169,11 @@ def test_mlflow_has_a_named_run_per_stage_with_every_parameter(pipeline: Pipelin
 
 def test_mlflow_has_metrics_per_epoch_and_the_artefacts_of_finetuning(pipeline: Pipeline) -> None:
     client, runs = MlflowClient(pipeline.tracking), runs_of(pipeline)
-    for stage, name, epochs in (("pretrain", "validation_score", 1), ("finetune", "validation_auc", 3)):
+    for stage, name, epochs in (
+        ("pretrain", "validation_score", 1),
+        ("novelty", "validation_score", 3),
+        ("finetune", "validation_auc", 3),
+    ):
         for metric in ("loss", name):
             history = client.get_metric_history(runs[stage].info.run_id, metric)
             assert [entry.step for entry in history] == [*range(1, epochs + 1)], f"{stage} {metric}"
@@ -236,6 +257,16 @@ def test_neither_finetune_nor_build_takes_up_what_was_trained_on_rows_prepared_o
     assert "model.pt2 was trained on other rows" in message and "`python -m trainer finetune` again" in message
 
 
+def test_a_novelty_model_of_rows_prepared_otherwise_is_not_built_in(
+    copy: Pipeline, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, command in ((8, "novelty"), (7, None)):
+        assert copy.trainer("prepare", "--data", str(pipeline.data), "--set", f"data.seed={seed}") == 0
+        assert command is None or copy.trainer(command) == 0
+    message = refused(build(copy), capsys)
+    assert "novelty.pt2 was trained on rows prepared otherwise: run `python -m trainer novelty` again" in message
+
+
 def test_a_run_prepared_with_another_schema_is_not_built(copy: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     path = copy.run / "prepared" / "metadata.json"
     metadata = content(path)
@@ -281,8 +312,11 @@ def test_a_bundle_without_test_rows_has_its_parity_measured_on_validation_rows(
     copy: Pipeline, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_test_rows(copy.run)
-    # Translating the model once was slow enough: the graph is the same.
-    monkeypatch.setattr(graph, "write_onnx", lambda program, path: shutil.copy(pipeline.bundle / "model.onnx", path))
+    # Translating the models once was slow enough: the graph is the same.
+    monkeypatch.setattr(
+        graph, "write_onnx", lambda program, path, outputs=(): shutil.copy(pipeline.bundle / "model.onnx", path)
+    )
+    monkeypatch.setattr(graph, "merge", lambda path, other: None)
     assert export_main(build(copy)) == 0
     manifest = content(copy.root / "out" / "bundle.json")
     assert set(manifest["metrics"]) == {"validation"}
