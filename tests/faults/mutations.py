@@ -359,6 +359,16 @@ MUTATIONS = (
         ("stream/service.py", "        if not retry.fenced:", "        if retry is not None:"),
     ),
     _mutation(
+        "the bundle that is kept is handed to a worker through a pipe",
+        "tests/stream/test_supervisor.py::"
+        "test_a_worker_that_is_killed_before_it_has_read_what_it_is_told_does_not_hold_up_the_supervisor",
+        (
+            "stream/kept.py",
+            '        return {"hash": self.hash, "descriptor": reduction.DupFd(self._descriptor)}\n',
+            '        return {"hash": self.hash, "content": self.bundle()}\n',
+        ),
+    ),
+    _mutation(
         "a worker that is started again has only the bundle at its place",
         "tests/stream/test_hot_reload.py::test_a_worker_that_dies_while_a_bad_bundle_is_there_goes_on_with_the_good_one",
         ("stream/supervisor.py", "self._quiet, self._kept)", "self._quiet, None)"),
