@@ -25,14 +25,15 @@ _LONGEST_CELL = 1 << 20
 @dataclass(frozen=True, slots=True)
 class FlowBatch:
     """Rows of a file as columns. `rows` are their 0-based data rows; numeric columns are float64[B] (NaN = missing),
-    categorical ones object[B] (None = missing); `labels` holds the cells of the label columns by name; `missing` are the
-    features that the file has no column for."""
+    categorical ones object[B] (None = missing); `labels` holds the cells of the label columns by name, `times` those of
+    the timestamps (none where the file has no such column); `missing` are the features that the file has no column for."""
 
     rows: np.ndarray
     columns: dict[str, np.ndarray]
     labels: dict[str, list[str]]
     rejects: list[Reject]
     missing: tuple[str, ...] = ()
+    times: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +154,14 @@ def parse_rows(
         name: [cell for cell, kept in zip(cells[position], keep, strict=True) if kept]
         for name, position in binding.labels.items()
     }
+    timestamp = binding.metadata.get("timestamp")
     return FlowBatch(
         rows=start + np.flatnonzero(keep),
         columns={name: values[keep] for name, values in columns.items()},
         labels=labels,
         rejects=[rejects[index] for index in sorted(rejects)],
         missing=binding.missing,
+        times=()
+        if timestamp is None
+        else tuple(cell for cell, kept in zip(cells[timestamp], keep, strict=True) if kept),
     )

@@ -20,7 +20,7 @@ from export.reading import CsvRows, open_csv
 from schemas.datasets import SCHEMAS
 from schemas.errors import FlowsentryError, HeaderError, LabelError
 from schemas.flow import Binding, Dropped, Feature, FlowSchema, Kind, Metadata, key_of
-from stream.times import parse_time, to_us
+from schemas.times import parse_time, to_us
 
 __all__ = ["ReplayRecord", "detect_schema", "records"]
 

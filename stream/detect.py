@@ -11,9 +11,9 @@ from export.thresholds import Policy
 from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity, Verdict
 from schemas.dead_letter import HOPS_HEADER, DeadLetter, Reject
 from schemas.flow import UNKNOWN
+from schemas.times import parse_time
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoded, read_metadata
-from stream.times import parse_time
 
 __all__ = ["dead_letter", "detect"]
 

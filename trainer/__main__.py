@@ -13,7 +13,7 @@ from schemas.params import Params, load_params
 
 __all__ = ["main", "parser"]
 
-ABLATIONS = ("pretraining", "shortcuts", "importance", "missing")
+ABLATIONS = ("pretraining", "shortcuts", "importance", "missing", "time")
 
 _EXAMPLES = """examples:
   python -m trainer prepare  --dataset unsw-nb15 --data flows/
@@ -110,9 +110,12 @@ def parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--what", required=True, choices=ABLATIONS,
         help="pretraining: with and without, by share of labels; shortcuts: without features that know the test bed; "
-        "importance: of each feature of the finetuned model; missing: that model as features go missing",
+        "importance: of each feature of the finetuned model; missing: that model as features go missing; time: trained on the "
+        "first days, tested on later ones",
     )  # fmt: skip
-    ablate.add_argument("--seeds", type=int, default=3, metavar="N", help="of pretraining and shortcuts (default: 3)")
+    ablate.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="of pretraining, shortcuts and time (default: 3)"
+    )
 
     evaluate = add("evaluate", "score labelled CSVs with a bundle: figures with intervals, plots, a report in HTML")
     evaluate.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle to evaluate")

@@ -16,6 +16,7 @@ from schemas.datasets import schema_named
 from schemas.errors import FlowsentryError, HeaderError, LabelError
 from schemas.flow import FlowSchema, Kind
 from schemas.params import DataParams
+from schemas.times import parse_time
 from trainer.cleaning import clean
 from trainer.preprocessing import Preprocessor, encode, fit, vocabulary
 from trainer.splitting import SPLITS, balance, split
@@ -28,13 +29,15 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """What `prepare` wrote. `x` f32[N, F] raw values in schema order (NaN = missing, categories as codes), `y` int8[N]
-    (1 = attack), `family` int16[N] (index into the schema's families), `split` int8[N] (index into `SPLITS`)."""
+    (1 = attack), `family` int16[N] (index into the schema's families), `split` int8[N] (index into `SPLITS`), `time` f64[N]
+    (unix seconds, NaN where the file does not tell)."""
 
     schema: FlowSchema
     x: np.ndarray
     y: np.ndarray
     family: np.ndarray
     split: np.ndarray
+    time: np.ndarray
     preprocessor: Preprocessor
     metadata: dict[str, object]
 
@@ -55,17 +58,19 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
     reports: list[dict[str, object]] = []
     matrices: list[dict[str, np.ndarray]] = []
     families: list[np.ndarray] = []
+    times: list[np.ndarray] = []
     for path in track(list(files), "reading"):
-        report, columns, labels = _read(path, schema)
+        report, columns, labels, when = _read(path, schema)
         reports.append(report)
         if columns is not None:
             matrices.append(columns)
             families.append(labels)
+            times.append(when)
     if not any(map(len, families)):
         raise FlowsentryError(f"none of the files has usable rows of {schema.name}: {json.dumps(reports)}")
 
     columns = {name: np.concatenate([part[name] for part in matrices]) for name in schema.names}
-    family = np.concatenate(families)
+    family, time = np.concatenate(families), np.concatenate(times)
     raw, vocabularies = _matrix(columns, schema)
     is_attack = np.array([item.is_attack for item in schema.families])
     cleaned = clean(raw, family, is_attack[family], schema.names)
@@ -73,7 +78,7 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
     _require_both(is_attack[family[kept]], "all rows after cleaning")
     if params.balanced_rows is not None:
         kept = kept[balance(is_attack[family[kept]], rows=params.balanced_rows, seed=params.seed)]
-    raw, family = raw[kept], family[kept]
+    raw, family, time = raw[kept], family[kept], time[kept]
     columns = {name: values[kept] for name, values in columns.items()}
 
     side = split(raw, family, validation_share=params.validation_share, test_share=params.test_share, seed=params.seed)
@@ -108,7 +113,7 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
         "params": params.model_dump(mode="json"),
     }
     out.mkdir(parents=True, exist_ok=True)
-    for name, array in (("X", x), ("y", y), ("family", family.astype(np.int16)), ("split", side)):
+    for name, array in (("X", x), ("y", y), ("family", family.astype(np.int16)), ("split", side), ("time", time)):
         np.save(out / f"{name}.npy", array)
     preprocessor.save(out / "preprocessor.joblib")
     (out / "metadata.json").write_text(json.dumps(metadata, indent=1, ensure_ascii=False) + "\n")
@@ -124,18 +129,29 @@ def load_prepared(directory: Path) -> Prepared:
     """
     try:
         metadata = json.loads((directory / "metadata.json").read_text())
-        arrays = {name: np.load(directory / f"{name}.npy") for name in ("X", "y", "family", "split")}
+        arrays = {name: np.load(directory / f"{name}.npy") for name in ("X", "y", "family", "split", "time")}
         preprocessor = Preprocessor.load(directory / "preprocessor.joblib")
     except OSError as error:
         raise FlowsentryError(f"{error.filename}: {error.strerror}. Run `python -m trainer prepare` first") from None
     schema = schema_named(metadata["dataset"])
     if metadata["schema"]["hash"] != schema.fingerprint():
         raise FlowsentryError(f"{directory} was prepared with another {schema.name} schema: run `prepare` again")
-    return Prepared(schema, arrays["X"], arrays["y"], arrays["family"], arrays["split"], preprocessor, metadata)
+    return Prepared(
+        schema,
+        arrays["X"],
+        arrays["y"],
+        arrays["family"],
+        arrays["split"],
+        arrays["time"],
+        preprocessor,
+        metadata,
+    )
 
 
-def _read(path: Path, schema: FlowSchema) -> tuple[dict[str, object], dict[str, np.ndarray] | None, np.ndarray]:
-    """One file → what is reported of it, its columns, and the family number of each row."""
+def _read(
+    path: Path, schema: FlowSchema
+) -> tuple[dict[str, object], dict[str, np.ndarray] | None, np.ndarray, np.ndarray]:
+    """One file → what is reported of it, its columns, and the family number and the time of each row."""
     report: dict[str, object] = {"file": path.name, "sha256": sha256_of(path)}
     try:
         batches = list(read_flows(path, schema, min_feature_coverage=0.5))
@@ -144,19 +160,25 @@ def _read(path: Path, schema: FlowSchema) -> tuple[dict[str, object], dict[str, 
         why = str(error).replace(
             str(path), path.name
         )  # the report goes into the bundle, and paths are nobody's business
-        return {**report, "skipped": why}, None, np.empty(0)
+        return {**report, "skipped": why}, None, np.empty(0), np.empty(0)
     rejects = Counter(reject.reason.value for batch in batches for reject in batch.rejects)
     report |= {"rows": sum(len(batch.rows) for batch in batches), "rejected": dict(rejects)}
     if rejects:
         log.warning("rows refused", file=path.name, **rejects)
     if not batches:
-        return report, None, np.empty(0)
+        return report, None, np.empty(0), np.empty(0)
     families = np.concatenate([families_of(batch, schema, path) for batch in batches])
     columns = {
         feature.name: np.concatenate([_column(batch, feature.name, feature.kind) for batch in batches])
         for feature in schema.features
     }
-    return report, columns, families
+    return report, columns, families, np.concatenate([_times(batch) for batch in batches])
+
+
+def _times(batch: FlowBatch) -> np.ndarray:
+    """Unix seconds f64[B]; NaN where a row does not tell."""
+    told = [parse_time(cell) for cell in batch.times] or [None] * len(batch.rows)
+    return np.array([np.nan if time is None else time.timestamp() for time in told])
 
 
 def _column(batch: FlowBatch, name: str, kind: Kind) -> np.ndarray:

@@ -17,6 +17,7 @@ from schemas.cli import add_common, leave_unread
 from schemas.dead_letter import Reason
 from schemas.errors import FlowsentryError, ParamsError
 from schemas.params import Params
+from schemas.times import to_us
 from stream.access import dead_letter_rights, is_secured
 from stream.clients import admin_properties
 from stream.dead_letters.letters import DeadLetters, Selection, original, parse_moment
@@ -25,7 +26,6 @@ from stream.dead_letters.reading import Advance, Reader, Span
 from stream.dead_letters.receipts import Receipts
 from stream.dead_letters.replaying import MAX_HOPS, Outcome, Replay
 from stream.dead_letters.showing import By, columns, pick, tallies_as_json, tallies_as_table, tally
-from stream.times import to_us
 from stream.topics import TIMEOUT_S, Cluster
 from stream.wording import printable
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from schemas.dead_letter import DeadLetter, Reason
 from schemas.errors import ParamsError
+from schemas.times import to_us
 from stream.batch import FlowRecord
 from stream.dead_letters.reading import Advance, Reader, Span
-from stream.times import to_us
 
 __all__ = ["DeadLetters", "Letter", "Selection", "original", "parse_moment", "parse_place"]
 

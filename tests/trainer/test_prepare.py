@@ -172,7 +172,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     path = flows("unsw-partition", rows=80).write(tmp_path / "flows.csv")
     first, second = (prepare([path], UNSW, tmp_path / name) for name in ("first", "second"))
     names = {file.name for file in first.iterdir()}
-    assert names == {"X.npy", "y.npy", "family.npy", "split.npy", "preprocessor.joblib", "metadata.json"}
+    assert names == {"X.npy", "y.npy", "family.npy", "split.npy", "time.npy", "preprocessor.joblib", "metadata.json"}
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
 

@@ -1,4 +1,4 @@
-"""What a detector leans on, and how it does with less: shortcuts, missing features, pretraining."""
+"""What a detector leans on, and how it does with less or later: shortcuts, missing features, pretraining, time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +13,7 @@ from schemas.params import Params
 from trainer.evaluation.metrics import Curve, area_under_roc, recall_at
 from trainer.experiments.fitting import fit_expert, score_rows
 from trainer.experiments.table import Table, between_seeds
+from trainer.experiments.time import over_time
 from trainer.model import TabularExpert
 from trainer.prepare import Prepared
 from trainer.stages import new_model
@@ -68,6 +69,8 @@ def ablate(
             )
         title, names = SHORTCUTS[prepared.schema.name]
         return without_features(prepared, params, names, title, seeds, device)
+    if what == "time":
+        return over_time(prepared, params, seeds, device)
     saved = load_checkpoint(checkpoint, schema_hash=prepared.schema.fingerprint())
     model = build_model(saved)
     if not same_preprocessing(model, new_model(prepared, params.train).state_dict()):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from stream.times import parse_time, to_us
+from schemas.times import parse_time, to_us
 
 
 @pytest.mark.parametrize(
