@@ -296,10 +296,20 @@ def test_a_worker_that_waits_for_its_topics_and_is_told_that_there_are_no_broker
 def test_a_batch_that_could_not_be_published_is_done_again(harness: Callable[..., Harness]) -> None:
     # Messages time out, and their transaction is aborted, long before the worker would lose its partitions.
     run = harness(options=("--set", "kafka.message.timeout.ms=1000"))
-    for _ in range(2):
+
+    def aborted() -> bool:
+        failures = [
+            line for line in run.main.log_lines() if isinstance(line, dict) and line["event"] == "transaction failed"
+        ]
+        return any("Message timed out" in line["error"] for line in failures)
+
+    for _ in range(ATTEMPTS):  # until messages were under way as the network stalled
         run.cause(Fault("stall network", lasts_s=2.5))
         run.flowing()
+        if aborted():
+            break
     check(run)
+    assert aborted()
     assert run.main.told()["warning: batch is done again"] >= 1
 
 
