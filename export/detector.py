@@ -24,8 +24,8 @@ class Scores:
     """What the model says of B flows. `score` f32[B] is the attack probability, `family` i64[B] an index into the
     bundle's attack families, `family_probability` f32[B], `attention` f32[B, F] how the verdict looked at each feature.
 
-    `novelty` f32[B] is how unlike benign flows a flow is, `surprise` f32[B, F] what each feature adds to that, both in nats;
-    None where the bundle does not tell.
+    `novelty` f32[B] is how unlike benign flows a flow is, `surprise` f32[B, F] how far beyond a benign flow's each
+    feature is, both in standard deviations, 0 or more; None where the bundle does not tell.
     """
 
     score: np.ndarray

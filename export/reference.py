@@ -67,7 +67,7 @@ def check_novelty(ours: np.ndarray, torchs: np.ndarray | None, path: Path) -> No
     difference = float(np.abs(ours - torchs).max())
     if not difference < MAX_NOVELTY_DIFFERENCE:
         raise BundleError(
-            f"{path}: torch and ONNX Runtime differ in novelty by {difference:.1e} nats "
+            f"{path}: torch and ONNX Runtime differ in novelty by {difference:.1e} "
             f"(allowed {MAX_NOVELTY_DIFFERENCE:.0e})"
         )
 

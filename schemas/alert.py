@@ -80,7 +80,9 @@ class Alert(_Contract):
     score: float = Field(ge=0, le=1, description="Probability of an attack.")
     threshold: float = Field(ge=0, le=1, description="Score from which a flow is a known attack.")
     novelty: float | None = Field(
-        default=None, ge=0, description="How unlike benign flows it is, in nats; null where the bundle does not tell."
+        default=None,
+        ge=0,
+        description="How unlike benign flows it is: the surprise of its features; null where the bundle does not tell.",
     )
     novelty_threshold: float | None = Field(
         default=None, description="Novelty from which a flow is novel; null where novel flows are no alerts."

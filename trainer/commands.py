@@ -11,7 +11,7 @@ from schemas.errors import FlowsentryError
 from schemas.params import Params
 from trainer.freezing import freeze
 from trainer.model import TabularExpert
-from trainer.novelty import new_novelty_model, novelty_inputs, novelty_stage
+from trainer.novelty import new_novelty_model, novelty_inputs, novelty_stage, standardize
 from trainer.prepare import Prepared, load_prepared
 from trainer.stages import calibrate, finetune_stage, model_inputs, new_model, predict, pretrain_stage
 from trainer.tracking import tracked_run
@@ -104,19 +104,22 @@ def novelty(params: Params, directory: Path) -> Path:
         rows[prepared.y[rows] == 0] for rows in (prepared.rows("train"), prepared.rows("validation"))
     )
     model = new_novelty_model(prepared, train_rows)
-    frozen = directory / "novelty.pt2"
+    validation = novelty_inputs(prepared, validation_rows)
+    path, frozen = directory / "novelty.pt", directory / "novelty.pt2"
     with tracked_run(params, "novelty", directory / "prepared") as run:
         train(
             model,
             novelty_inputs(prepared, train_rows),
-            novelty_stage(params.train, novelty_inputs(prepared, validation_rows)),
+            novelty_stage(params.train, validation),
             params.train,
-            path=directory / "novelty.pt",
+            path=path,
             schema_hash=prepared.schema.fingerprint(),
             seed=params.data.seed,
             device=device,
             tracker=run,
         )
+        standardize(model.eval(), validation)
+        replace_weights(path, model)
         freeze(model, len(prepared.schema.categorical), frozen)
         run.log_artifact(frozen)
     console.print(f"wrote {frozen}", soft_wrap=True)

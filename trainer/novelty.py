@@ -1,8 +1,8 @@
 """How unlike benign flows a flow is: a masked feature model of benign rows alone, for attacks that nobody has shown us.
 
 Every feature is one of some dozens of classes: a bin of its values, or a category. The network says how probable each
-class of a feature is, given the features of the other groups. A feature's surprise is -log p of the class that it has; a
-flow's novelty is made of its most surprised features.
+class of a feature is, given the features of the other groups. A feature's surprise is -log p of the class that it has, in
+standard deviations above what is usual for a benign flow; a flow's novelty is the mean of its largest surprises.
 
 Shapes: B rows, N numeric features, C categorical ones, F = N + C features in the graph's order (numeric first), K classes at
 most, G groups, D = d_hidden.
@@ -33,9 +33,11 @@ __all__ = [
     "novelty_inputs",
     "novelty_of",
     "novelty_stage",
-    "surprise_of",
+    "raw_surprise_of",
+    "standardize",
 ]
 
+_LEAST_SPREAD = 0.05  # nats: a feature that never surprises must not outshout the others
 N_BINS = 32
 N_GROUPS = 8
 
@@ -49,7 +51,7 @@ class NoveltyConfig(NetworkConfig):
     groups: tuple[int, ...]
     d_hidden: int = 256
     n_blocks: int = 2
-    top: int = 1
+    top: int = 3
 
 
 class NoveltyModel(FlowNetwork):
@@ -63,6 +65,8 @@ class NoveltyModel(FlowNetwork):
     members: Tensor
     offsets: Tensor
     impossible: Tensor
+    usual: Tensor
+    spread: Tensor
 
     def __init__(self, config: NoveltyConfig) -> None:
         super().__init__(config)
@@ -72,6 +76,8 @@ class NoveltyModel(FlowNetwork):
         self.register_buffer("groups", torch.tensor(config.groups))
         self.register_buffer("members", F.one_hot(self.groups).T.to(torch.float32).contiguous())
         self.register_buffer("offsets", n_classes.cumsum(0) - n_classes)
+        self.register_buffer("usual", torch.zeros(n_features))
+        self.register_buffer("spread", torch.ones(n_features))
         self.register_buffer("impossible", torch.arange(most) >= n_classes[:, None])
         self.embedding = nn.Embedding(sum(config.n_classes), width)
         nn.init.normal_(self.embedding.weight, std=n_features**-0.5)
@@ -104,8 +110,8 @@ class NoveltyModel(FlowNetwork):
         """What each feature adds to a context, f32[B, F, D]: its class's embedding, or its mask if it is missing."""
         return torch.where(present.unsqueeze(-1), self.embedding(classes + self.offsets), self.mask)
 
-    def surprise(self, numeric: Tensor, categories: Tensor) -> Tensor:
-        """-log p of each feature given those of the other groups, in nats: f32[B, F]."""
+    def raw_surprise(self, numeric: Tensor, categories: Tensor) -> Tensor:
+        """-log p of each feature given those of the other groups, in nats: f32[B, F]; 0 where it is missing."""
         classes, present = self.classes(numeric, categories)
         parts = self.parts(classes, present)
         # A group's context is the row's with the group's own features masked.
@@ -115,9 +121,9 @@ class NoveltyModel(FlowNetwork):
         return torch.where(present, -of_class, torch.zeros_like(of_class))
 
     def forward(self, numeric: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """Novelty f32[B], the mean of the `top` largest surprises, and each feature's surprise f32[B, F], in nats."""
-        surprise = self.surprise(numeric, categories)
-        return surprise.topk(self.config.top, dim=1).values.mean(1), surprise
+        """Novelty f32[B], the mean of the `top` largest surprises, and each feature's surprise f32[B, F], 0 or more."""
+        surprise = ((self.raw_surprise(numeric, categories) - self.usual) / self.spread).clamp(min=0)
+        return surprise.topk(min(self.config.top, surprise.shape[1]), dim=1).values.mean(1), surprise
 
 
 def bin_edges(values: np.ndarray, n_bins: int = N_BINS) -> np.ndarray:
@@ -202,8 +208,7 @@ def novelty_stage(params: TrainParams, validation: Inputs) -> Stage[NoveltyModel
         return -(log_p.gather(-1, classes.unsqueeze(-1))[..., 0] * asked).sum() / asked.sum().clamp(min=1)
 
     def evaluate(model: NoveltyModel) -> dict[str, float]:
-        surprises = surprise_of(model, validation)
-        return {"validation_score": -float(surprises.mean())}
+        return {"validation_score": -float(raw_surprise_of(model, validation).mean())}
 
     return Stage("novelty", params.epochs_novelty, loss, evaluate, "validation_score")
 
@@ -219,12 +224,19 @@ def novelty_of(model: NoveltyModel, inputs: Inputs) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def surprise_of(model: NoveltyModel, inputs: Inputs) -> np.ndarray:
-    """Each feature's surprise, f32[N, F]."""
+def standardize(model: NoveltyModel, benign: Inputs) -> None:
+    """Learn from benign rows that the model was not trained on what surprise of each feature is usual."""
+    surprises = raw_surprise_of(model, benign)
+    model.usual.copy_(torch.from_numpy(surprises.mean(axis=0)))
+    model.spread.copy_(torch.from_numpy(surprises.std(axis=0) + _LEAST_SPREAD))
+
+
+def raw_surprise_of(model: NoveltyModel, inputs: Inputs) -> np.ndarray:
+    """Each feature's surprise in nats, f32[N, F]."""
     device = next(model.parameters()).device
     with torch.no_grad():
         parts = [
-            model.surprise(inputs.numeric[part].to(device), inputs.categories[part].to(device)).cpu().numpy()
+            model.raw_surprise(inputs.numeric[part].to(device), inputs.categories[part].to(device)).cpu().numpy()
             for part in torch.arange(len(inputs)).split(512)
         ]
     return np.concatenate(parts)

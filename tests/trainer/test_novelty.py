@@ -1,5 +1,6 @@
 """The novelty model: classes of features, what surprises it, and what it must not look at."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -18,10 +19,12 @@ from trainer.novelty import (
     new_novelty_model,
     novelty_inputs,
     novelty_of,
-    surprise_of,
+    raw_surprise_of,
+    standardize,
 )
 from trainer.prepare import Prepared
 from trainer.splitting import SPLITS
+from trainer.training import Inputs
 
 NAN = float("nan")
 
@@ -80,7 +83,7 @@ def model() -> NoveltyModel:
 
 def surprises(model: NoveltyModel, numbers: list[float], category: int) -> list[float]:
     with torch.no_grad():
-        found: list[float] = model.surprise(torch.tensor([numbers]), torch.tensor([[category]]))[0].tolist()
+        found: list[float] = model.raw_surprise(torch.tensor([numbers]), torch.tensor([[category]]))[0].tolist()
     return found
 
 
@@ -111,6 +114,18 @@ def test_novelty_is_the_mean_of_the_largest_surprises(model: NoveltyModel) -> No
     torch.testing.assert_close(novelty, surprise.sort(dim=1).values[:, -2:].mean(1))
 
 
+def test_surprises_are_measured_by_what_is_usual_for_benign_rows(model: NoveltyModel) -> None:
+    numeric, categories = torch.rand(50, 3) * 3, torch.randint(1, 4, (50, 1))
+    other = copy.deepcopy(model)
+    standardize(other, Inputs(numeric, categories, torch.zeros(50), torch.zeros(50)))
+    with torch.no_grad():
+        raw = other.raw_surprise(numeric, categories)
+        _, surprise = other(numeric, categories)
+    expected = (raw - raw.mean(0)) / (raw.std(0, correction=0) + 0.05)
+    torch.testing.assert_close(surprise, expected.clamp(min=0), atol=1e-5, rtol=1e-4)
+    assert (surprise == 0).any() and (surprise > 1).any()
+
+
 def test_a_model_of_benign_rows_finds_rows_that_break_their_rule(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +141,7 @@ def test_a_model_of_benign_rows_finds_rows_that_break_their_rule(
     fitted = fit_novelty(part, TINY.model_copy(update={"epochs_novelty": 8}), seed=1, device=torch.device("cpu"))
     assert len(fitted.config.n_classes) == len(prepared.schema.names)
     rows = np.flatnonzero(part.split != SPLITS.index("train"))
-    found = surprise_of(fitted, novelty_inputs(part, rows))
+    found = raw_surprise_of(fitted, novelty_inputs(part, rows))
     first, second = (
         [feature.name for feature in (*part.schema.numeric, *part.schema.categorical)].index(part.schema.names[column])
         for column in (4, 6)

@@ -10,7 +10,7 @@ import torch
 
 from schemas.params import TrainParams
 from trainer.model import FlowClassifier, TabularExpert
-from trainer.novelty import NoveltyModel, new_novelty_model, novelty_inputs, novelty_stage
+from trainer.novelty import NoveltyModel, new_novelty_model, novelty_inputs, novelty_stage, standardize
 from trainer.prepare import Prepared
 from trainer.stages import (
     Network,
@@ -99,9 +99,11 @@ def fit_novelty(prepared: Prepared, params: TrainParams, *, seed: int, device: t
         rows[prepared.y[rows] == 0] for rows in (prepared.rows("train"), prepared.rows("validation"))
     )
     model = new_novelty_model(prepared, train_rows)
-    stage = novelty_stage(params, novelty_inputs(prepared, validation_rows))
+    validation = novelty_inputs(prepared, validation_rows)
+    stage = novelty_stage(params, validation)
     _run([(stage, novelty_inputs(prepared, train_rows))], model, prepared, params, seed, device)
-    return model.eval()
+    standardize(model.eval(), validation)
+    return model
 
 
 def score_rows(model: FlowClassifier, prepared: Prepared, rows: np.ndarray) -> np.ndarray:
