@@ -182,12 +182,12 @@ MUTATIONS = (
     ),
     _mutation(
         "a producer that nobody answers is kept",
-        f"{_FAULTS}test_clients_that_are_told_that_there_are_no_brokers",
+        "tests/stream/test_transactional_sink.py::test_a_producer_that_no_broker_answers_is_given_up",
         ("stream/sink.py", "_LOST = (*_FENCED, KafkaError._TIMED_OUT)\n", "_LOST = _FENCED\n"),
     ),
     _mutation(
         "a batch waits by the wall clock",
-        f"{_FAULTS}test_a_clock_that_jumps",
+        "tests/stream/test_source.py::test_waits_are_measured_by_a_clock_that_nobody_sets",
         (
             "stream/source.py",
             "clock: Callable[[], float] = time.monotonic,",
@@ -322,7 +322,7 @@ MUTATIONS = (
     ),
     _mutation(
         "a batch's bytes are not counted",
-        f"{_HOSTILE}test_messages_that_fit_but_not_all_at_once",
+        "tests/stream/test_source.py::test_a_batch_ends_where_it_has_enough_bytes",
         ("stream/source.py", " and size < self._max_batch_bytes:", ":"),
     ),
     _mutation(

@@ -200,8 +200,9 @@ def test_the_brokers_disk_full(harness: Callable[..., Harness], kafka: FaultyKaf
 def test_partitions_that_are_added(harness: Callable[..., Harness]) -> None:
     run = harness(partitions=2)
     for _ in range(2):
+        run.pause(5.0)  # by then no worker joins once more, as it does after its start: it must look for partitions
         run.cause(Fault("raise partitions"))
-    run.flowing()
+        run.flowing()
     check(run)
 
 

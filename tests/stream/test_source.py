@@ -1,5 +1,6 @@
 """Records out of a real Kafka: in batches, byte for byte, and again when a batch was not to be."""
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -375,3 +376,24 @@ def test_the_newer_protocol_can_be_taken(rig: Callable[..., Rig], logs: Logs) ->
     source = place.source_of(Consumer(consumer_properties(params, "one")), step_by_step=True)
     place.sources.append(source)
     assert len(place.batch(source, 7)) == 7
+
+
+def test_a_batch_ends_where_it_has_enough_bytes(rig: Callable[..., Rig]) -> None:
+    place = rig()
+    producer = Producer({"bootstrap.servers": place.servers})
+    for _ in range(300):
+        producer.produce(place.flows, b"x" * 20_000, partition=0)
+    assert producer.flush(30) == 0
+    consumer = Consumer(consumer_properties(place.params, place.flows))
+    source = place.source_of(consumer, batch_size=1000, max_wait_s=2.0, max_batch_bytes=1_000_000)
+    sizes: list[int] = []
+    until = time.monotonic() + PATIENCE_S
+    while sum(sizes) < 300:
+        assert time.monotonic() < until
+        sizes.append(len(source.poll()))
+    assert max(sizes) <= 64, "64 records are looked at together: more than a million bytes"
+    source.close()
+
+
+def test_waits_are_measured_by_a_clock_that_nobody_sets() -> None:
+    assert inspect.signature(Source).parameters["clock"].default is time.monotonic
