@@ -51,7 +51,7 @@ class Ownership:
         except struct.error as error:
             log.debug("a member's assignment cannot be read", error=str(error))
             answer.set_result(None)
-        except Exception as error:
+        except Exception as error:  # a bug: raised where the answer is asked for
             answer.set_exception(error)
 
     def _look(self) -> bool | None:

@@ -123,9 +123,7 @@ class _Supervisor:
         self._quiet = quiet
         self._stop = stop
         self._workers = [_Worker(index) for index in range(params.stream.workers)]
-        self._kept: KeptBundle | None = (
-            None  # in use, for workers that are started again while a bad one is at its place
-        )
+        self._kept: KeptBundle | None = None
         self._not_kept = ""  # the hash of one that is in use and was gone from its place already
 
     def run(self) -> int:
