@@ -93,6 +93,7 @@ class FaultyKafka:
         self.proxy.resume()
         self.proxy.accept()
         self.proxy.name_brokers()
+        self.proxy.forward_messages()
         if not self.is_alive:
             self.start()
 

@@ -1,6 +1,6 @@
-"""A proxy that knows so much of Kafka's protocol that it can tell a client that the cluster has no brokers.
+"""A proxy that knows so much of Kafka's protocol that it can lose messages, and deny that the cluster has brokers.
 
-Protocol: https://kafka.apache.org/protocol (Metadata, API key 3, from version 9 on).
+Protocol: https://kafka.apache.org/protocol (Produce, API key 0; Metadata, API key 3, from version 9 on).
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from tests.faults.proxy import Proxy
 
 __all__ = ["KafkaProxy"]
 
-_METADATA = 3
+_PRODUCE, _METADATA = 0, 3
 _FIRST_FLEXIBLE, _FIRST_WITH_IDS, _LAST_WITH_CLUSTER_RIGHTS, _FIRST_WITH_ERROR = 9, 10, 10, 13
 _LEADER_NOT_AVAILABLE = 5
 _NO_TAGS = b"\0"
@@ -22,6 +22,7 @@ class KafkaProxy(Proxy):
     def __init__(self, port: int, target: int) -> None:
         super().__init__(port, target)
         self._brokerless = False
+        self._losing = False
 
     def name_no_broker(self) -> None:
         """Answer whoever asks which brokers there are that there are none, as the last one does that shuts down."""
@@ -30,6 +31,14 @@ class KafkaProxy(Proxy):
     def name_brokers(self) -> None:
         """Let the broker answer again."""
         self._brokerless = False
+
+    def lose_messages(self) -> None:
+        """Forward all requests but those with messages to publish, which get no answer."""
+        self._losing = True
+
+    def forward_messages(self) -> None:
+        """Lose no more of them."""
+        self._losing = False
 
     async def _read(
         self,
@@ -41,7 +50,10 @@ class KafkaProxy(Proxy):
             while True:
                 size = await reader.readexactly(4)
                 message = await reader.readexactly(int.from_bytes(size))
-                if self._brokerless and back is not None and int.from_bytes(message[:2]) == _METADATA:
+                asked = None if back is None else int.from_bytes(message[:2])
+                if self._losing and asked == _PRODUCE:
+                    continue
+                if self._brokerless and back is not None and asked == _METADATA:
                     answer = _no_brokers(message)
                     back.write(struct.pack(">i", len(answer)) + answer)
                 else:

@@ -13,6 +13,9 @@ _JOINING = f"{_FAULTS}test_instances_that_join_and_leave_while_batches_fill"
 _PARTITIONS = f"{_FAULTS}test_partitions_that_are_added"
 _POISON_ALONE = f"{_FAULTS}test_a_record_that_a_bug_meets_is_set_aside_alone_if_that_is_wanted"
 _POISON_STOPS = f"{_FAULTS}test_a_record_that_a_bug_meets_stops_its_partition_there_until_the_bug_is_mended"
+_TOO_LARGE = (
+    "tests/stream/test_service.py::test_a_dead_letter_too_large_for_its_topic_is_cut_and_says_where_the_record_stands"
+)
 _BAD_RECORD = "tests/stream/test_end_to_end.py::test_one_bad_record_costs_only_itself_and_is_set_aside_byte_for_byte"
 _HOSTILE = "tests/faults/test_hostile_messages.py::"
 
@@ -86,7 +89,7 @@ MUTATIONS = (
     ),
     _mutation(
         "a transaction that failed is not aborted",
-        _DONE_AGAIN,
+        _TOO_LARGE,
         ("stream/sink.py", "or not self._abort(producer, until):", "or False:"),
     ),
     _mutation(
