@@ -48,7 +48,7 @@ class Ownership:
         except KafkaException as error:
             log.debug("owners not known yet", error=error_text(error))
             answer.set_result(None)
-        except struct.error as error:
+        except ValueError as error:
             log.debug("a member's assignment cannot be read", error=str(error))
             answer.set_result(None)
         except Exception as error:  # a bug: raised where the answer is asked for
@@ -76,17 +76,20 @@ def assigned(assignment: bytes) -> Iterator[tuple[str, int]]:
     big-endian; what follows them is not read. A member that has nothing may have no bytes either.
 
     Raises:
-        struct.error: it is laid out otherwise.
+        ValueError: it is laid out otherwise.
     """
     if not assignment:
         return
-    (topics,) = struct.unpack_from(">i", assignment, 2)
-    at = 6
-    for _ in range(topics):
-        (length,) = struct.unpack_from(">h", assignment, at)
-        name = assignment[at + 2 : at + 2 + length].decode()
-        (count,) = struct.unpack_from(">i", assignment, at + 2 + length)
-        at += 6 + length
-        for partition in struct.unpack_from(f">{count}i", assignment, at):
-            yield name, partition
-        at += 4 * count
+    try:
+        (topics,) = struct.unpack_from(">i", assignment, 2)
+        at = 6
+        for _ in range(topics):
+            (length,) = struct.unpack_from(">H", assignment, at)
+            name = assignment[at + 2 : at + 2 + length].decode()
+            (count,) = struct.unpack_from(">i", assignment, at + 2 + length)
+            at += 6 + length
+            for partition in struct.unpack_from(f">{count}i", assignment, at):
+                yield name, partition
+            at += 4 * count
+    except struct.error as error:
+        raise ValueError(f"{len(assignment)} bytes are no assignment: {error}") from error

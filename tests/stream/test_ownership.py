@@ -58,5 +58,6 @@ def test_an_assignment_names_topics_and_partitions() -> None:
         ("ß!", 2),
     ]
     assert list(assigned(struct.pack(">hi", 0, 0))) == list(assigned(b"")) == []
-    with pytest.raises(struct.error):
-        list(assigned(assignment[:-3]))
+    for broken in (assignment[:-3], assignment.replace("ß!".encode(), b"\xff\xff\xff"), struct.pack(">hi", 0, 2)):
+        with pytest.raises(ValueError, match=r"bytes are no assignment|can't decode"):
+            list(assigned(broken))
