@@ -27,9 +27,9 @@ def vector_groups(matrix: np.ndarray) -> np.ndarray:
 
 
 def clean(matrix: np.ndarray, family: np.ndarray, is_attack: np.ndarray, names: tuple[str, ...]) -> Cleaned:
-    """Drop negative durations, vectors that are benign here and an attack there, and repeated vectors.
+    """Drop negative durations and vectors that are benign here and an attack there.
 
-    Of a repeated vector one row stays, one of its most frequent family.
+    Repeated vectors stay: on a link some flows come often, and figures must weigh them as often.
 
     Args:
         matrix: f32[N, F], NaN = missing (Infinity and NaN cells are missing already).
@@ -52,18 +52,9 @@ def clean(matrix: np.ndarray, family: np.ndarray, is_attack: np.ndarray, names: 
     keep &= ~conflicting
     counts["conflicting_labels"] = int(conflicting.sum())
 
-    # Rows ordered so that the first of each vector is one of its most frequent family.
-    kept = np.flatnonzero(keep)
-    pairs, pair_of_row, frequency = np.unique(
-        np.column_stack([groups[kept], family[kept]]), axis=0, return_inverse=True, return_counts=True
-    )
-    order = kept[np.lexsort((kept, -frequency[pair_of_row.reshape(-1)], groups[kept]))]
-    first = order[np.unique(groups[order], return_index=True)[1]]
-    counts["duplicate_vector"] = len(kept) - len(first)
-    families_of_vector = np.bincount(pairs[:, 0], minlength=1) if len(pairs) else np.zeros(1, dtype=np.int64)
+    pairs = np.unique(np.column_stack([groups[keep], family[keep]]), axis=0)
+    families_of_vector = np.unique(pairs[:, 0], return_counts=True)[1]
+    counts["distinct_vectors"] = len(families_of_vector)
     counts["vectors_of_several_families"] = int((families_of_vector > 1).sum())
-
-    unique = np.zeros(len(matrix), dtype=bool)
-    unique[first] = True
-    counts["rows_with_missing_values_kept"] = int(np.isnan(matrix[unique]).any(axis=1).sum())
-    return Cleaned(unique, counts)
+    counts["rows_with_missing_values_kept"] = int(np.isnan(matrix[keep]).any(axis=1).sum())
+    return Cleaned(keep, counts)

@@ -14,15 +14,15 @@ def split(
 ) -> np.ndarray:
     """Assign each row to a split: f32[N, F], int[N] → int8[N], an index into `SPLITS`.
 
-    All rows of one feature vector go to one side. Within each family the shares hold to the nearest vector; a family
-    with three vectors or more has at least one on each side that has a share.
+    All rows of one feature vector go to one side, and it counts for its most frequent family. Within each family the
+    shares hold to the nearest vector; a family with three vectors or more has at least one on each side that has a share.
     """
     rng = np.random.default_rng(seed)
     groups = vector_groups(matrix)
-    _, first = np.unique(groups, return_index=True)
-    side_of_group = np.zeros(len(first), dtype=np.int8)
+    family_of_group = _most_frequent(groups, families)
+    side_of_group = np.zeros(len(family_of_group), dtype=np.int8)
     for family in np.unique(families):
-        members = rng.permutation(np.flatnonzero(families[first] == family))
+        members = rng.permutation(np.flatnonzero(family_of_group == family))
         # Rounding up twice must not leave a family without a training row.
         n_test = _size(len(members), test_share, most=len(members) - 2)
         n_validation = _size(len(members), validation_share, most=len(members) - n_test - 1)
@@ -30,6 +30,14 @@ def split(
         side_of_group[members[n_test : n_test + n_validation]] = SPLITS.index("validation")
     sides: np.ndarray = side_of_group[groups]
     return sides
+
+
+def _most_frequent(groups: np.ndarray, families: np.ndarray) -> np.ndarray:
+    """The family of each group, of equally frequent ones the lowest: int[N], int[N] → int[G]."""
+    pairs, frequency = np.unique(np.column_stack([groups, families]), axis=0, return_counts=True)
+    ordered = pairs[np.lexsort((-frequency, pairs[:, 0]))]
+    first = np.unique(ordered[:, 0], return_index=True)[1]
+    return np.asarray(ordered[first, 1])
 
 
 def _size(members: int, share: float, most: int) -> int:

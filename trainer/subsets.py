@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from schemas.params import DataParams
+from trainer.cleaning import vector_groups
 from trainer.prepare import Prepared
 from trainer.preprocessing import fit
 from trainer.splitting import SPLITS
 
-__all__ = ["LEFT_OUT", "resplit", "thin"]
+__all__ = ["LEFT_OUT", "leave_out", "resplit", "thin"]
 
 LEFT_OUT = -1
 """The split of rows that belong to none."""
@@ -41,6 +42,12 @@ def resplit(prepared: Prepared, split: np.ndarray, params: DataParams) -> Prepar
         x[train], prepared.y[train] == 1, schema, vocabularies, n_quantiles=params.n_quantiles, seed=params.seed
     )
     return replace(prepared, x=x, split=split.astype(np.int8), preprocessor=preprocessor)
+
+
+def leave_out(prepared: Prepared, rows: np.ndarray) -> np.ndarray:
+    """The split with these rows, int64[K], on no side, nor any other row that has a vector of theirs: int8[N]."""
+    vectors = vector_groups(prepared.x)
+    return np.where(np.isin(vectors, vectors[rows]), np.int8(LEFT_OUT), prepared.split)
 
 
 def thin(split: np.ndarray, family: np.ndarray, rows: int, *, name: str = "train", seed: int) -> np.ndarray:

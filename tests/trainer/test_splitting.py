@@ -60,6 +60,15 @@ def test_a_vector_is_on_one_side_and_shares_hold_within_each_family(
             )
 
 
+def test_a_vector_of_several_families_counts_for_its_most_frequent() -> None:
+    matrix = np.array([[vector] for vector in range(5) for _ in range(3)], dtype=np.float32)
+    families = np.array([0, 0, 0] * 2 + [1, 2, 2] * 3)
+    sides = split(matrix, families, validation_share=0.34, test_share=0.34, seed=0).reshape(5, 3)
+    assert (sides == sides[:, :1]).all()
+    assert sides[:2].tolist() == [[TRAIN] * 3] * 2, "two vectors are too few to hold any out"
+    assert sorted(sides[2:, 0].tolist()) == [TRAIN, VALIDATION, TEST]
+
+
 @settings(deadline=None)
 @given(labelled_vectors(), st.integers(0, 5))
 def test_the_seed_alone_decides(rows: tuple[np.ndarray, np.ndarray], seed: int) -> None:

@@ -1,12 +1,14 @@
 """The same rows under another split."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from schemas.flow import Kind
 from schemas.params import DataParams
 from trainer.prepare import Prepared
 from trainer.splitting import SPLITS
-from trainer.subsets import LEFT_OUT, resplit, thin
+from trainer.subsets import LEFT_OUT, leave_out, resplit, thin
 
 PARAMS = DataParams(dataset="unsw-nb15", n_quantiles=24)
 
@@ -69,3 +71,13 @@ def test_thinned_rows_keep_the_share_of_each_family_and_the_other_sides(prepared
 
 def test_more_rows_than_there_are_are_all_of_them(prepared: Prepared) -> None:
     assert np.array_equal(thin(prepared.split, prepared.family, 10**6, seed=1), prepared.split)
+
+
+def test_rows_are_left_out_with_all_that_look_like_them(prepared: Prepared) -> None:
+    x = prepared.x.copy()
+    x[7], x[9] = x[3], x[4]
+    rows = np.array([3, 5])
+    split = leave_out(replace(prepared, x=x), rows)
+    assert np.flatnonzero(split == LEFT_OUT).tolist() == [3, 5, 7]
+    others = np.setdiff1d(np.arange(len(x)), [3, 5, 7])
+    assert np.array_equal(split[others], prepared.split[others])

@@ -14,7 +14,7 @@ from trainer.experiments.fitting import fit_expert, fit_novelty, score_rows
 from trainer.experiments.table import Table, between_seeds
 from trainer.novelty import novelty_inputs, novelty_of
 from trainer.prepare import Prepared
-from trainer.subsets import LEFT_OUT, resplit, thin
+from trainer.subsets import LEFT_OUT, leave_out, resplit, thin
 
 __all__ = ["UNSEEN", "unseen"]
 
@@ -64,8 +64,11 @@ def unseen(
             of_family = _Pair(surprise[benign], surprise[_of(prepared, name)])
             alone.setdefault(name, []).append(float(of_family.hits(FPR)[1].mean()))
         for name in families:
-            part = resplit(prepared, _without(prepared, name, rows, seed), params.data)
             attacks = _of(prepared, name)
+            split = leave_out(prepared, attacks)
+            if rows is not None:
+                split = thin(split, prepared.family, rows, seed=seed)
+            part = resplit(prepared, split, params.data)
             trees = Trees(part, seed=seed)
             model = fit_expert(part, params.train, seed=seed, device=device)
             scores = {
@@ -81,7 +84,7 @@ def unseen(
             false_positives.append(float((known[0] | novel[0]).mean()))
     note = (
         f"Recall at {FPR:.0%} false positives of {len(benign):,} benign test rows; {len(seeds)} seeds: mean (least – most). "
-        f"{len(prepared.rows('train')) if rows is None else rows:,} training rows before a family is left out, "
+        f"{'All' if rows is None else f'{rows:,}'} training rows of the other families, "
         f"{params.train.epochs_finetune} epochs."
     )
     return [_left_out(found, families, max(false_positives), note), _alone(alone, note)]
@@ -119,14 +122,6 @@ def _novelty(prepared: Prepared, params: Params, rows: int | None, seed: int, de
     part = resplit(prepared, np.where(prepared.y == 0, split, LEFT_OUT), params.data)
     model = fit_novelty(part, params.train, seed=seed, device=device)
     return novelty_of(model, novelty_inputs(part, np.arange(len(part.x))))
-
-
-def _without(prepared: Prepared, name: str, rows: int | None, seed: int) -> np.ndarray:
-    """The split with a family on no side: int8[N]."""
-    split = prepared.split if rows is None else thin(prepared.split, prepared.family, rows, seed=seed)
-    left_out = split.copy()
-    left_out[_of(prepared, name)] = LEFT_OUT
-    return left_out
 
 
 def _of(prepared: Prepared, name: str) -> np.ndarray:
