@@ -103,7 +103,7 @@ def novelty(params: Params, directory: Path) -> Path:
     train_rows, validation_rows = (
         rows[prepared.y[rows] == 0] for rows in (prepared.rows("train"), prepared.rows("validation"))
     )
-    model = new_novelty_model(prepared, train_rows)
+    model = new_novelty_model(prepared, train_rows, params.train)
     validation = novelty_inputs(prepared, validation_rows)
     path, frozen = directory / "novelty.pt", directory / "novelty.pt2"
     with tracked_run(params, "novelty", directory / "prepared") as run:

@@ -2,24 +2,28 @@
 
 Every feature is one of some dozens of classes: a bin of its values, or a category. The network says how probable each
 class of a feature is, given the features of the other groups. A feature's surprise is -log p of the class that it has, in
-standard deviations above what is usual for a benign flow; a flow's novelty is the mean of its largest surprises.
+standard deviations above what is usual for a benign flow. A flow is novel by its largest surprises and by how far away the
+nearest of some benign flows is (`trainer/neighbours.py`): the one sees what does not belong together, the other what is
+a little unusual all over.
 
 Shapes: B rows, N numeric features, C categorical ones, F = N + C features in the graph's order (numeric first), K classes at
 most, G groups, D = d_hidden.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from schemas.params import TrainParams
 from trainer.model import FlowNetwork, NetworkConfig
+from trainer.neighbours import Neighbours
 from trainer.prepare import Prepared
 from trainer.stages import raw_inputs
 from trainer.training import Inputs, Stage
@@ -38,8 +42,10 @@ __all__ = [
 ]
 
 _LEAST_SPREAD = 0.05  # nats: a feature that never surprises must not outshout the others
+_COMMON = 0.99  # of benign flows have less surprise, or distance, than its unit
 N_BINS = 32
 N_GROUPS = 8
+N_NEIGHBOURS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +55,11 @@ class NoveltyConfig(NetworkConfig):
     n_edges: int
     n_classes: tuple[int, ...]
     groups: tuple[int, ...]
+    n_neighbours: int
+    distance_weight: float
     d_hidden: int = 256
     n_blocks: int = 2
-    top: int = 3
+    top: int = 5
 
 
 class NoveltyModel(FlowNetwork):
@@ -67,6 +75,7 @@ class NoveltyModel(FlowNetwork):
     impossible: Tensor
     usual: Tensor
     spread: Tensor
+    units: Tensor
 
     def __init__(self, config: NoveltyConfig) -> None:
         super().__init__(config)
@@ -78,6 +87,7 @@ class NoveltyModel(FlowNetwork):
         self.register_buffer("offsets", n_classes.cumsum(0) - n_classes)
         self.register_buffer("usual", torch.zeros(n_features))
         self.register_buffer("spread", torch.ones(n_features))
+        self.register_buffer("units", torch.ones(2))  # of surprise and of distance
         self.register_buffer("impossible", torch.arange(most) >= n_classes[:, None])
         self.embedding = nn.Embedding(sum(config.n_classes), width)
         nn.init.normal_(self.embedding.weight, std=n_features**-0.5)
@@ -87,6 +97,7 @@ class NoveltyModel(FlowNetwork):
             for _ in range(config.n_blocks)
         )
         self.norm = nn.LayerNorm(width)
+        self.neighbours = Neighbours(config.n_numeric, n_features - config.n_numeric, most, config.n_neighbours)
         self.weight = nn.Parameter(torch.zeros(n_features, most, width))
         self.bias = nn.Parameter(torch.zeros(n_features, most))
 
@@ -120,10 +131,25 @@ class NoveltyModel(FlowNetwork):
         of_class = log_p.gather(-1, classes.unsqueeze(-1))[..., 0]
         return torch.where(present, -of_class, torch.zeros_like(of_class))
 
+    def surprise(self, numeric: Tensor, categories: Tensor) -> Tensor:
+        """Each feature's surprise in standard deviations above the usual, f32[B, F], 0 or more."""
+        return ((self.raw_surprise(numeric, categories) - self.usual) / self.spread).clamp(min=0)
+
+    def evidence(self, numeric: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+        """What makes a flow novel, and each feature's surprise: f32[B, 2], f32[B, F].
+
+        The first is the mean of the roots of the `top` largest surprises, and the distance to the nearest neighbour.
+        """
+        surprise = self.surprise(numeric, categories)
+        largest = surprise.topk(min(self.config.top, surprise.shape[1]), dim=1).values.sqrt().mean(1)
+        return torch.stack([largest, self.neighbours(*self.classes(numeric, categories))], dim=1), surprise
+
     def forward(self, numeric: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """Novelty f32[B], the mean of the `top` largest surprises, and each feature's surprise f32[B, F], 0 or more."""
-        surprise = ((self.raw_surprise(numeric, categories) - self.usual) / self.spread).clamp(min=0)
-        return surprise.topk(min(self.config.top, surprise.shape[1]), dim=1).values.mean(1), surprise
+        """Novelty f32[B], about 1 for one benign flow in a hundred, and each feature's surprise f32[B, F], 0 or more."""
+        evidence, surprise = self.evidence(numeric, categories)
+        surprising, far = (evidence / self.units).unbind(1)
+        weight = self.config.distance_weight
+        return (surprising + weight * far) / (1 + weight), surprise
 
 
 def bin_edges(values: np.ndarray, n_bins: int = N_BINS) -> np.ndarray:
@@ -150,7 +176,7 @@ def bin_edges(values: np.ndarray, n_bins: int = N_BINS) -> np.ndarray:
 def feature_groups(classes: np.ndarray, n_groups: int = N_GROUPS) -> np.ndarray:
     """Features whose classes rise and fall together are of one group, so that none gives another away: i64[N, F] → i64[F].
 
-    By complete linkage of 1 - |rank correlation|.
+    By average linkage of 1 - |rank correlation|; the tree's leaves, in order, are cut into groups of about equal size.
     """
     ranks = np.apply_along_axis(rankdata, 0, classes)
     ranks = ranks - ranks.mean(axis=0)
@@ -158,8 +184,11 @@ def feature_groups(classes: np.ndarray, n_groups: int = N_GROUPS) -> np.ndarray:
     correlation = (ranks.T @ ranks) / np.maximum(np.outer(deviation, deviation), 1e-9)
     distance = 1 - np.abs(correlation).clip(0, 1)
     np.fill_diagonal(distance, 0.0)
-    groups: np.ndarray = fcluster(linkage(squareform(distance, checks=False), "complete"), n_groups, "maxclust")
-    return np.unique(groups, return_inverse=True)[1]
+    pairs = squareform(distance, checks=False)
+    order = leaves_list(optimal_leaf_ordering(linkage(pairs, "average"), pairs))
+    groups = np.empty(len(order), dtype=np.int64)
+    groups[order] = np.arange(len(order)) * min(n_groups, len(order)) // len(order)
+    return groups
 
 
 def novelty_inputs(prepared: Prepared, rows: np.ndarray) -> Inputs:
@@ -169,25 +198,30 @@ def novelty_inputs(prepared: Prepared, rows: np.ndarray) -> Inputs:
     return Inputs(numeric, categories, unused, unused)
 
 
-def new_novelty_model(prepared: Prepared, benign: np.ndarray) -> NoveltyModel:
-    """An untrained model for some benign rows i64[K]: classes and groups are learnt from them."""
+def new_novelty_model(prepared: Prepared, benign: np.ndarray, params: TrainParams) -> NoveltyModel:
+    """An untrained model for some benign rows i64[K]: classes, groups and neighbours are learnt from them."""
     numeric, categories = raw_inputs(prepared, benign)
     edges = [bin_edges(column) for column in numeric.numpy().T]
     sizes = [len(prepared.preprocessor.vocabularies[feature.name]) + 2 for feature in prepared.schema.categorical]
     bins = [
         np.searchsorted(points, column, side="right") for points, column in zip(edges, numeric.numpy().T, strict=True)
     ]
+    classes = np.column_stack([*bins, categories.numpy()])
     config = NoveltyConfig(
         n_numeric=len(edges),
         n_knots=prepared.preprocessor.knots.shape[1],
         n_edges=max(map(len, edges), default=0),
         n_classes=(*(len(points) + 1 for points in edges), *sizes),
-        groups=tuple(feature_groups(np.column_stack([*bins, categories.numpy()])).tolist()),
+        groups=tuple(feature_groups(classes).tolist()),
+        n_neighbours=min(N_NEIGHBOURS, len(benign)),
+        distance_weight=params.novelty_distance_weight,
     )
     model = NoveltyModel(config)
     model.set_points(prepared.preprocessor.knots, prepared.preprocessor.heights)
     for row, points in enumerate(edges):
         model.edges[row, : len(points)] = torch.from_numpy(points)
+    with torch.no_grad():
+        model.neighbours.learn(*model.classes(numeric, categories), torch.tensor(config.n_classes))
     return model
 
 
@@ -215,28 +249,29 @@ def novelty_stage(params: TrainParams, validation: Inputs) -> Stage[NoveltyModel
 
 def novelty_of(model: NoveltyModel, inputs: Inputs) -> np.ndarray:
     """How novel each row is, f32[N]."""
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        parts = [
-            model(inputs.numeric[part].to(device), inputs.categories[part].to(device))[0].cpu().numpy()
-            for part in torch.arange(len(inputs)).split(512)
-        ]
-    return np.concatenate(parts)
+    return _in_parts(lambda numeric, categories: model(numeric, categories)[0], model, inputs)
 
 
 def standardize(model: NoveltyModel, benign: Inputs) -> None:
-    """Learn from benign rows that the model was not trained on what surprise of each feature is usual."""
+    """Learn from benign rows that the model was not trained on what surprise of each feature is usual, and the units in which
+    surprise and distance are added."""
     surprises = raw_surprise_of(model, benign)
     model.usual.copy_(torch.from_numpy(surprises.mean(axis=0)))
     model.spread.copy_(torch.from_numpy(surprises.std(axis=0) + _LEAST_SPREAD))
+    evidence = _in_parts(lambda numeric, categories: model.evidence(numeric, categories)[0], model, benign)
+    model.units.copy_(torch.from_numpy(np.maximum(np.quantile(evidence, _COMMON, axis=0), 1e-3)))
 
 
 def raw_surprise_of(model: NoveltyModel, inputs: Inputs) -> np.ndarray:
     """Each feature's surprise in nats, f32[N, F]."""
+    return _in_parts(model.raw_surprise, model, inputs)
+
+
+def _in_parts(ask: Callable[[Tensor, Tensor], Tensor], model: NoveltyModel, inputs: Inputs) -> np.ndarray:
     device = next(model.parameters()).device
     with torch.no_grad():
         parts = [
-            model.raw_surprise(inputs.numeric[part].to(device), inputs.categories[part].to(device)).cpu().numpy()
-            for part in torch.arange(len(inputs)).split(512)
+            ask(inputs.numeric[part].to(device), inputs.categories[part].to(device)).cpu().numpy()
+            for part in torch.arange(len(inputs)).split(256)
         ]
     return np.concatenate(parts)

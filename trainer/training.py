@@ -35,9 +35,10 @@ __all__ = [
 _ONLY_SPEED = frozenset({"threads", "device", "checkpoint_every_s"})
 _FINETUNING = frozenset({"epochs_finetune", "finetune_mask_share", "family_loss_weight"})
 _TRANSFORMER = frozenset({"d_model", "n_heads", "n_layers", "d_feedforward", "numeric_embedding"})
+_NOVELTY = frozenset({"epochs_novelty", "novelty_distance_weight"})
 _UNUSED = {
-    "pretrain": _FINETUNING | {"epochs_novelty"},
-    "finetune": frozenset({"epochs_novelty"}),
+    "pretrain": _FINETUNING | _NOVELTY,
+    "finetune": _NOVELTY,
     "novelty": _FINETUNING | _TRANSFORMER | {"epochs_pretrain", "pretrain_mask_share"},
 }
 

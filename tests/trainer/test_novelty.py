@@ -61,9 +61,17 @@ def test_a_feature_without_any_value_has_one_class() -> None:
 def test_features_that_give_each_other_away_share_a_group() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 30, (2, 500))
-    groups = feature_groups(np.column_stack([a, b, a * 2 + rng.integers(0, 2, 500), 29 - b, np.ones(500)]), 3)
-    assert groups[0] == groups[2] != groups[1] == groups[3]
-    assert sorted(set(groups.tolist())) == list(range(groups.max() + 1))
+    c = rng.integers(0, 30, 500)
+    groups = feature_groups(np.column_stack([a, b, c, a * 2 + rng.integers(0, 2, 500), 29 - b, c]), 3)
+    assert groups[0] == groups[3] and groups[1] == groups[4] and groups[2] == groups[5]
+    assert sorted(groups.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("features", "sizes"), [(78, [10, 10, 10, 9] * 2), (5, [1] * 5)])
+def test_groups_are_of_about_one_size(features: int, sizes: list[int]) -> None:
+    rng = np.random.default_rng(2)
+    classes = rng.integers(0, 9, (200, 1)) + rng.integers(0, 2, (200, features))  # all of them go together
+    assert sorted(np.bincount(feature_groups(classes, 8)).tolist()) == sorted(sizes)
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +80,23 @@ def model() -> NoveltyModel:
     torch.manual_seed(3)
     made = NoveltyModel(
         NoveltyConfig(
-            n_numeric=3, n_knots=2, n_edges=3, n_classes=(4, 4, 4, 5), groups=(0, 0, 1, 1), d_hidden=16, top=2
+            n_numeric=3,
+            n_knots=2,
+            n_edges=3,
+            n_classes=(4, 4, 4, 5),
+            groups=(0, 0, 1, 1),
+            n_neighbours=2,
+            distance_weight=3.0,
+            d_hidden=16,
+            top=2,
         )
     )
     made.edges.copy_(torch.arange(3.0).expand(3, 3))
     with torch.no_grad():
         made.weight.normal_()
+        made.neighbours.places.uniform_()
+        made.neighbours.numeric.uniform_()
+        made.neighbours.categories.fill_(1)
     return made.eval()
 
 
@@ -107,11 +126,25 @@ def test_probabilities_of_a_feature_s_classes_are_one_together(model: NoveltyMod
     assert (log_p[:, :3, 4] == -torch.inf).all(), "a number has four classes here"
 
 
-def test_novelty_is_the_mean_of_the_largest_surprises(model: NoveltyModel) -> None:
+def test_novelty_is_by_the_largest_surprises_and_by_the_distance(model: NoveltyModel) -> None:
     numeric, categories = torch.rand(7, 3) * 3, torch.randint(1, 4, (7, 1))
+    other = copy.deepcopy(model)
+    other.units.copy_(torch.tensor([2.0, 5.0]))
     with torch.no_grad():
-        novelty, surprise = model(numeric, categories)
-    torch.testing.assert_close(novelty, surprise.sort(dim=1).values[:, -2:].mean(1))
+        novelty, surprise = other(numeric, categories)
+        distance = other.neighbours(*other.classes(numeric, categories))
+    largest = surprise.sort(dim=1).values[:, -2:].sqrt().mean(1)
+    torch.testing.assert_close(novelty, (largest / 2 + 3 * distance / 5) / 4)
+
+
+def test_units_are_what_one_benign_row_in_a_hundred_goes_beyond(model: NoveltyModel) -> None:
+    inputs = Inputs(torch.rand(400, 3) * 3, torch.randint(1, 4, (400, 1)), torch.zeros(400), torch.zeros(400))
+    other = copy.deepcopy(model)
+    standardize(other, inputs)
+    with torch.no_grad():
+        evidence, _ = other.evidence(inputs.numeric, inputs.categories)
+    assert ((evidence > other.units).sum(0) <= 4).all() and ((evidence >= other.units).sum(0) >= 4).all()
+    assert (evidence.amin(0) < other.units).all()
 
 
 def test_surprises_are_measured_by_what_is_usual_for_benign_rows(model: NoveltyModel) -> None:
@@ -153,7 +186,7 @@ def test_a_model_of_benign_rows_finds_rows_that_break_their_rule(
 
 def test_classes_are_learnt_from_the_rows_that_are_given(prepared: Prepared) -> None:
     benign = np.flatnonzero((prepared.split == SPLITS.index("train")) & (prepared.y == 0))
-    made = new_novelty_model(prepared, benign)
+    made = new_novelty_model(prepared, benign, TINY)
     numeric = novelty_inputs(prepared, benign).numeric.numpy()
     for column, edges in zip(numeric.T, made.edges.numpy(), strict=True):
         usable = edges[np.isfinite(edges)]

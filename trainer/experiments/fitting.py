@@ -98,7 +98,7 @@ def fit_novelty(prepared: Prepared, params: TrainParams, *, seed: int, device: t
     train_rows, validation_rows = (
         rows[prepared.y[rows] == 0] for rows in (prepared.rows("train"), prepared.rows("validation"))
     )
-    model = new_novelty_model(prepared, train_rows)
+    model = new_novelty_model(prepared, train_rows, params)
     validation = novelty_inputs(prepared, validation_rows)
     stage = novelty_stage(params, validation)
     _run([(stage, novelty_inputs(prepared, train_rows))], model, prepared, params, seed, device)
