@@ -100,7 +100,9 @@ class TrainParams(_Section):
     epochs_finetune: int = Field(6, ge=1, description="Passes over the training rows with labels.")
     epochs_novelty: int = Field(30, ge=0, description="Passes of the novelty model over the benign training rows.")
     novelty_distance_weight: float = Field(
-        2.0, ge=0, description="What the distance to the nearest benign flow counts in novelty, where surprise counts 1."
+        2.0,
+        ge=0,
+        description="What the distance to the nearest benign flow counts in novelty, where surprise counts 1.",
     )
     pretrain_mask_share: float = Field(0.3, gt=0, lt=1, description="Share of a row's tokens to hide and reconstruct.")
     finetune_mask_share: float = Field(
