@@ -82,7 +82,8 @@ class Alert(_Contract):
     novelty: float | None = Field(
         default=None,
         ge=0,
-        description="How unlike benign flows it is: the surprise of its features; null where the bundle does not tell.",
+        description="How unlike benign flows it is, about 1 for the one benign flow in a hundred; null where the bundle does "
+        "not tell.",
     )
     novelty_threshold: float | None = Field(
         default=None, description="Novelty from which a flow is novel; null where novel flows are no alerts."
