@@ -21,6 +21,8 @@ from schemas.errors import ParamsError
 __all__ = [
     "NULL",
     "DataParams",
+    "DatasetName",
+    "DatasetParams",
     "ExportParams",
     "Params",
     "StreamParams",
@@ -58,10 +60,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
+DatasetName = Literal["cicids2017", "cicids2017-improved", "unsw-nb15"]
+
+
 class DataParams(_Section):
     """What is learnt from."""
 
-    dataset: Literal["cicids2017", "cicids2017-improved", "unsw-nb15"] = Field(
+    dataset: DatasetName = Field(
         "cicids2017-improved", description="Which data set's columns and labels the files have."
     )
     validation_share: float = Field(
@@ -207,6 +212,22 @@ class TrackingParams(_Section):
     mlflow_uri: str = Field("sqlite:///mlflow.db", description="MLflow tracking URI; a local SQLite file by default.")
 
 
+class DatasetParams(_Section):
+    """What is different for a data set: settings of these sections, laid over them."""
+
+    data: dict[str, Any] = Field(default_factory=dict, description="Settings of data, but for dataset itself.")
+    train: dict[str, Any] = Field(default_factory=dict, description="Settings of train.")
+    export: dict[str, Any] = Field(default_factory=dict, description="Settings of export.")
+
+    @model_validator(mode="after")
+    def _are_settings(self) -> "DatasetParams":
+        for section, model in (("data", DataParams), ("train", TrainParams), ("export", ExportParams)):
+            for name in getattr(self, section):
+                if name not in model.model_fields or (section, name) == ("data", "dataset"):
+                    raise ValueError(f"{section}.{name}: no such setting; {_allowed(section, name)}")
+        return self
+
+
 class Params(_Section):
     """params.yaml, whole."""
 
@@ -215,6 +236,10 @@ class Params(_Section):
     export: ExportParams = Field(default_factory=ExportParams)
     stream: StreamParams = Field(default_factory=StreamParams)
     tracking: TrackingParams = Field(default_factory=TrackingParams)
+    per_dataset: dict[DatasetName, DatasetParams] = Field(
+        default_factory=dict,
+        description="What is different for a data set: settings of data, train and export, laid over those of the file.",
+    )
     kafka: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
         repr=False,  # it may hold passwords
@@ -238,6 +263,8 @@ def load_params(
 ) -> Params:
     """Read params.yaml (or `file`), lay the environment over it and `options` ({"train.d_model": 64, …}) on top.
 
+    What the file holds for the data set that is chosen, by whichever of them, is laid over the file's other settings.
+
     A `None` among the options is one that was not given, `NULL` one that is null. params.yaml need not exist; a `file`
     that is named must.
 
@@ -250,15 +277,30 @@ def load_params(
     path = file or DEFAULT_FILE
     if file is not None or path.exists():
         _overlay(merged, sources, _flat(_read_yaml(path)), str(path))
-    _overlay(merged, sources, _from_environment(os.environ if environment is None else environment), "environment")
-    given = {key: value for key, value in (options or {}).items() if value is not None}
-    _overlay(merged, sources, {key: None if value is NULL else value for key, value in given.items()}, "option")
+    found = _from_environment(os.environ if environment is None else environment)
+    given = {key: None if value is NULL else value for key, value in (options or {}).items() if value is not None}
+    named, own = _of_dataset(merged, found | given)
+    _overlay(merged, sources, own, f"{path} per_dataset.{named}")
+    _overlay(merged, sources, found, "environment")
+    _overlay(merged, sources, given, "option")
     try:
         params = Params.model_validate(merged)
     except ValidationError as error:
         problems = dict.fromkeys(_explain(problem, sources) for problem in error.errors())
         raise ParamsError("\n".join(problems)) from None
     return params.model_copy(update={"kafka": _with_files_read(params.kafka, sources)})
+
+
+def _of_dataset(content: Mapping[str, Any], over: Mapping[str, object]) -> tuple[object, dict[str, object]]:
+    """The data set that a file and what is laid over it name, and the file's settings for it; mistakes are told later."""
+    data, own = content.get("data"), content.get("per_dataset")
+    default = data.get("dataset", DataParams().dataset) if isinstance(data, dict) else DataParams().dataset
+    name = over.get("data.dataset", default)
+    settings = own.get(name) if isinstance(own, dict) and isinstance(name, str) else None
+    if not isinstance(settings, dict):
+        return name, {}
+    known = {section: settings[section] for section in DatasetParams.model_fields if section in settings}
+    return name, {key: value for key, value in _flat(known).items() if "." in key}
 
 
 def _with_files_read(

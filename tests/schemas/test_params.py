@@ -47,6 +47,43 @@ def test_option_wins_over_environment_over_file_over_default(tmp_path: Path) -> 
     assert (train.batch_size, train.n_layers, train.n_heads, train.d_model) == (4, 3, 2, 128)
 
 
+OWN = "train: {epochs_finetune: 2, n_layers: 2}\nper_dataset: {unsw-nb15: {train: {epochs_finetune: 5, n_layers: 3}}}"
+
+
+def test_what_a_file_holds_for_a_data_set_is_laid_over_the_rest_of_the_file_alone(tmp_path: Path) -> None:
+    file = written(tmp_path, OWN)
+    environment = {"FLOWSENTRY_TRAIN__N_LAYERS": "4"}
+    train = load_params({"data.dataset": "unsw-nb15"}, file=file, environment=environment).train
+    assert (train.epochs_finetune, train.n_layers) == (5, 4)
+    train = load_params(file=file, environment={"FLOWSENTRY_DATA__DATASET": "unsw-nb15"}).train
+    assert (train.epochs_finetune, train.n_layers) == (5, 3)
+    assert load_params({"data.dataset": "cicids2017"}, file=file, environment={}).train.epochs_finetune == 2
+    file = written(tmp_path, OWN + "\ndata: {dataset: unsw-nb15}")
+    assert load_params(file=file, environment={}).train.epochs_finetune == 5
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ("{unsw: {}}", ["per_dataset.unsw", "'unsw-nb15'"]),
+        ("{unsw-nb15: {stream: {}}}", ["per_dataset.unsw-nb15.stream", "no such setting"]),
+        (
+            "{cicids2017: {train: {epochs: 2}}}",
+            ["per_dataset.cicids2017", "train.epochs: no such setting", "batch_size"],
+        ),
+        ("{unsw-nb15: {data: {dataset: cicids2017}}}", ["data.dataset: no such setting"]),
+        ("{unsw-nb15: {train: {n_layers: 0}}}", ["given.yaml per_dataset.unsw-nb15: train.n_layers = 0"]),
+        ("{unsw-nb15: 3}", ["per_dataset.unsw-nb15"]),
+        ("[1]", ["per_dataset"]),
+    ],
+)
+def test_a_mistake_in_what_a_file_holds_for_a_data_set_is_named(own: str, words: list[str], tmp_path: Path) -> None:
+    told = message({"data.dataset": "unsw-nb15"}, file=written(tmp_path, f"per_dataset: {own}"))
+    assert "given.yaml" in told
+    for word in words:
+        assert word in told
+
+
 def test_an_option_that_was_not_given_changes_nothing_and_a_null_one_does(tmp_path: Path) -> None:
     file = written(tmp_path, "train: {threads: 2}\nstream: {threshold: 0.5}")
     params = load_params({"train.threads": None, "stream.threshold": NULL}, file=file, environment={})
@@ -170,7 +207,7 @@ def test_a_wrong_key_is_named_with_its_source_and_what_is_allowed(tmp_path: Path
 
 
 def test_a_wrong_section_is_named_with_its_source_and_what_is_allowed(tmp_path: Path) -> None:
-    wanted = "no such setting; did you mean 'train'? allowed: data, train, export, stream, tracking, kafka"
+    wanted = "no such setting; did you mean 'train'? allowed: data, train, export, stream, tracking, per_dataset, kafka"
     file = written(tmp_path, "trian: {d_model: 64}")
     assert message(file=file) == f"{file}: trian: {wanted}"
     environment = {"FLOWSENTRY_TRIAN__D_MODEL": "64"}
@@ -255,7 +292,7 @@ def test_a_password_for_a_section_is_not_shown_when_a_setting_is_laid_over_it() 
         ("kafka:\n  sasl.password: *hunter2", "not YAML, line 2, column 18"),
         ("kafka:\n  sasl.password: !hunter2", "not YAML, line 2, column 18"),
         ("kafka: [hunter2", "not YAML, line 1, column 16"),
-        ("sasl.password=hunter2", "expected sections (data, train, export, stream, tracking, kafka), got a str"),
+        ("sasl.password=hunter2", "expected sections (data, train, export, stream, tracking, per_dataset, kafka), got a str"),
     ],
 )
 def test_a_file_that_is_no_yaml_is_told_by_place_and_not_by_its_content(tmp_path: Path, text: str, told: str) -> None:
@@ -269,7 +306,7 @@ def test_a_file_that_is_no_yaml_is_told_by_place_and_not_by_its_content(tmp_path
         (b"train: [", "not YAML"),
         (b"when: 2001-02-31", "not YAML"),
         (b"\xff\xfe", "not YAML"),
-        (b"- train", "expected sections (data, train, export, stream, tracking, kafka)"),
+        (b"- train", "expected sections (data, train, export, stream, tracking, per_dataset, kafka)"),
         (b"5", "expected sections"),
     ],
 )
@@ -326,7 +363,7 @@ def sections() -> list[tuple[str, type[BaseModel]]]:
 
 def test_every_setting_has_a_description() -> None:
     assert [name for name, _ in sections()] == ["data", "train", "export", "stream", "tracking"]
-    assert Params.model_fields["kafka"].description
+    assert Params.model_fields["kafka"].description and Params.model_fields["per_dataset"].description
     for section, model in sections():
         assert model.__doc__, section
         assert [key for key, field in model.model_fields.items() if not field.description] == []
