@@ -292,7 +292,10 @@ def test_a_password_for_a_section_is_not_shown_when_a_setting_is_laid_over_it() 
         ("kafka:\n  sasl.password: *hunter2", "not YAML, line 2, column 18"),
         ("kafka:\n  sasl.password: !hunter2", "not YAML, line 2, column 18"),
         ("kafka: [hunter2", "not YAML, line 1, column 16"),
-        ("sasl.password=hunter2", "expected sections (data, train, export, stream, tracking, per_dataset, kafka), got a str"),
+        (
+            "sasl.password=hunter2",
+            "expected sections (data, train, export, stream, tracking, per_dataset, kafka), got a str",
+        ),
     ],
 )
 def test_a_file_that_is_no_yaml_is_told_by_place_and_not_by_its_content(tmp_path: Path, text: str, told: str) -> None:
