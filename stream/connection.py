@@ -112,7 +112,8 @@ class Connection:
             if location := certificate_of(self._properties):
                 return f"the broker refuses {location}: a CA that it trusts must have signed it, and it must not have expired"
             return "it asks for a client certificate: set kafka.ssl.certificate.location and kafka.ssl.key.location"
-        if "PLAINTEXT broker listener" in said:
+        hung_up = "SSL connection closed by peer" in said and self._handshake(verify=False)
+        if "PLAINTEXT broker listener" in said or hung_up:
             return "it has no TLS there: use the port of its TLS listener, or another kafka.security.protocol"
         return ""
 

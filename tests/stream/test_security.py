@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclOperation
 
@@ -28,6 +28,7 @@ from schemas.params import Params, StreamParams
 from stream.__main__ import main
 from stream.access import AccessDenied, Right, access_denied, is_denial, missing_rights, service_rights
 from stream.clients import admin_properties
+from stream.connection import Connection
 from stream.topics import PLAIN, ensure_topic, wait_for_topics
 from tests.kafka import read_all
 from tests.stream.rig import PATIENCE_S, Command, Logs, command, flow
@@ -385,6 +386,19 @@ def as_oidc(kafka: SecureKafka, url: str, **more: str) -> dict[str, str]:
         "sasl.oauthbearer.client.secret": PASSWORDS["detector"],
         **more,
     }
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Disconnected: connecting to a PLAINTEXT broker listener?",
+        "Disconnected: SSL connection closed by peer",
+    ],
+)
+def test_a_port_without_tls_is_told_whatever_librdkafka_makes_of_it(kafka: SecureKafka, said: str) -> None:
+    connection = Connection({"bootstrap.servers": kafka.local.bootstrap_servers, "security.protocol": "SSL"})
+    connection.heard(KafkaError(KafkaError._SSL, said))
+    assert "it has no TLS there" in str(connection.no_answer(KafkaException(KafkaError(KafkaError._TRANSPORT))))
 
 
 @pytest.mark.parametrize("what", WRONG)
