@@ -39,6 +39,7 @@ _CLOCK_S = 480.0
 QUICK = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "5000"}
 # A long wait for a large batch, and few flows: a worker mostly holds the first records of one.
 FILLING = ("--batch-size", "4096", "--max-wait-ms", "3000")
+SLOWLY_FILLING = ("--batch-size", "4096", "--max-wait-ms", "20000")  # for longer than a session
 FEW = 60.0
 ATTEMPTS = 5
 TOO_OLD_S = 6.0  # for a session; a transaction is, and is aborted the next time that the broker looks
@@ -109,10 +110,15 @@ def had_in_hand(run: Harness, event: str) -> bool:
 
 
 def test_a_worker_that_sleeps_while_its_batch_fills(harness: Callable[..., Harness]) -> None:
-    # It wakes with records in hand of partitions that another has by then.
-    run = harness(options=FILLING, rate=FEW)
+    # It wakes with records in hand of partitions that another has by then, and goes on to fill its batch.
+    run = harness(options=SLOWLY_FILLING, workers=1, rate=FEW)
+    other = run.add("other", 1, "--max-wait-ms", "200")
+    other.start()
+    run.until(lambda: "partitions assigned" in other.log_file.read_text(), "its partitions")
     for _ in range(ATTEMPTS):
-        [sleeper, *_] = run.main.workers()
+        run.flowing()
+        run.pause(1.0)
+        [sleeper] = run.main.workers()
         run.main.send(sleeper, signal.SIGSTOP)
         run.overtaken()
         run.thaw(sleeper)
