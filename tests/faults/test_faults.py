@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import libfaketime
 import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -23,6 +22,7 @@ from schemas.params import Params, StreamParams
 from stream.clients import admin_properties
 from stream.subscribe import subscribe
 from stream.topics import PLAIN, wait_for_topics
+from tests.faults.clock import Clock
 from tests.faults.given import BUNDLE, Given, flows
 from tests.faults.harness import Harness, run_faults
 from tests.faults.kafka import FaultyKafka
@@ -31,9 +31,6 @@ from tests.kafka import committed, produce
 from tests.stream.alerts import alert
 
 POISON = "123456789"
-# The client library waits by the clock: one that is set back keeps it from its requests for a minute, and on a busy machine
-# one worker after the other.
-_CLOCK_S = 480.0
 # A transaction that is too old is looked for twice as often. Not each second: a broker that finds one while it still starts
 # (Kafka 4.3.1) notes that it is aborted, and never says so to its partitions.
 QUICK = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "5000"}
@@ -315,27 +312,14 @@ def test_a_batch_that_could_not_be_published_is_done_again(harness: Callable[...
     check(run)
 
 
-@pytest.mark.timeout(1800)
 def test_a_clock_that_jumps(harness: Callable[..., Harness], tmp_path: Path) -> None:
-    """The clock of the service's processes, librdkafka's too, as seen through the C library; time goes on evenly."""
-    jump = tmp_path / "jump"
-
-    def set_clock(offset_s: str) -> None:
-        (tmp_path / "next").write_text(f"{offset_s}\n")
-        (tmp_path / "next").rename(jump)  # at once: half a file would end whoever reads it
-
-    set_clock("+0")
-    [preloaded] = Path(libfaketime.__file__).parent.rglob("libfaketime.so.1")
-    environment = {
-        "LD_PRELOAD": str(preloaded),
-        "FAKETIME_TIMESTAMP_FILE": str(jump),
-        "FAKETIME_CACHE_DURATION": "1",  # not less: threads that read the file at once read nonsense
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    run = harness(environment=environment, options=("--batch-size", "4096"))
-    for offset_s in ("+7200", "-7200", "+0"):
-        set_clock(offset_s)
-        run.more(patience_s=_CLOCK_S)
+    """The clock of the service's processes, librdkafka's threads too; time goes on evenly."""
+    clock = Clock(tmp_path)
+    run = harness(environment=clock.environment, options=("--batch-size", "4096"))
+    for ahead_s in (7200, -7200, 0):
+        clock.set(ahead_s)
+        run.pause(2.0)
+        run.more()
     check(run)
 
 
