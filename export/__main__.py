@@ -13,7 +13,8 @@ from export.signing import PRIVATE_KEY, PUBLIC_KEY, Trust, make_keys, sign
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS
 from schemas.errors import ParamsError
-from schemas.params import NULL, Params, load_params
+from schemas.params import Params
+from schemas.settings import NULL, load_params
 
 __all__ = ["main", "parser"]
 

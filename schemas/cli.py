@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TextIO
 
 from schemas.errors import FlowsentryError, ParamsError
-from schemas.params import NULL, parse_value
+from schemas.settings import NULL, parse_value
 
 __all__ = ["add_common", "common_options", "leave_unread", "run_command"]
 

@@ -11,7 +11,8 @@ from schemas.alert import Severity
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS, schema_named
 from schemas.errors import ParamsError
-from schemas.params import NULL, Params, load_params
+from schemas.params import Params
+from schemas.settings import NULL, load_params
 from stream.dead_letters import command as dead_letters
 from stream.logs import configure_logging
 from stream.supervisor import run_workers, stop_on_signals

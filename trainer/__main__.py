@@ -9,7 +9,8 @@ from pathlib import Path
 from schemas.cli import add_common, common_options, run_command
 from schemas.datasets import SCHEMAS
 from schemas.errors import FlowsentryError, ParamsError
-from schemas.params import Params, load_params
+from schemas.params import Params
+from schemas.settings import load_params
 
 __all__ = ["main", "parser"]
 
@@ -25,6 +26,7 @@ _EXAMPLES = """examples:
   python -m trainer ablate   --dataset unsw-nb15 --what missing
   python -m trainer unseen   --dataset unsw-nb15 --rows 20000 --seeds 1
   python -m trainer evaluate --bundle bundles/unsw-nb15 --data labelled.csv.gz --out reports/unsw-nb15
+  python -m trainer card     --bundle bundles/unsw-nb15 --report reports/unsw-nb15
   python -m trainer register --bundle bundles/unsw-nb15
   python -m trainer promote  --dataset unsw-nb15 --data labelled.csv.gz
   python -m trainer sample   --dataset unsw-nb15 --data flows/ --out sample.csv.gz --rows 500
@@ -55,19 +57,21 @@ def parser() -> argparse.ArgumentParser:
             "--runs", type=Path, default=Path("runs"), metavar="DIR", help="where artefacts go (default: runs)"
         )
 
-    def add_data(command: argparse.ArgumentParser) -> None:
+    def add_data(command: argparse.ArgumentParser, *, required: bool = True) -> None:
         command.add_argument(
-            "--data", type=Path, required=True, nargs="+", metavar="PATH",
-            help="labelled CSV files, gzipped or not, or directories of them",
+            "--data", type=Path, required=required, nargs="+", metavar="PATH",
+            help="labelled CSV files, gzipped or not, or directories of them"
+            + ("" if required else " (default: data.source of params.yaml)"),
         )  # fmt: skip
 
     prepare = add("prepare", "read, clean and split a data set's CSVs; fit the preprocessor on the training rows")
     add_run(prepare)
-    add_data(prepare)
+    add_data(prepare, required=False)
     prepare.add_argument("--out", type=Path, metavar="DIR", help="write here instead of RUNS/DATASET/prepared")
     prepare.add_argument(
-        "--exclude", type=Path, nargs="*", default=[], metavar="FILE",
-        help="CSVs whose rows must not be trained on, such as the demo's sample: they join the test rows",
+        "--exclude", type=Path, nargs="*", metavar="FILE",
+        help="CSVs whose rows must not be trained on, such as the demo's sample: they join the test rows "
+        "(default: data.held_out)",
     )  # fmt: skip
 
     add_run(add("pretrain", "masked feature modelling: hide features, reconstruct them; no labels"))
@@ -130,6 +134,10 @@ def parser() -> argparse.ArgumentParser:
     )
     limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
 
+    card = add("card", "write a bundle's MODEL_CARD.md, and put the report of an evaluation beside it")
+    card.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle to describe")
+    card.add_argument("--report", type=Path, required=True, metavar="DIR", help="what `evaluate --out DIR` wrote")
+
     register = add("register", "put a bundle into the MLflow Model Registry as a version with the alias challenger")
     register.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle to register")
     register.add_argument("--name", help="registered model (default: flowsentry-DATASET)")
@@ -143,11 +151,13 @@ def parser() -> argparse.ArgumentParser:
         help="false-positive rate at which recalls are compared (default: stream.target_fpr)",
     )  # fmt: skip
 
-    sample = add("sample", "write a small labelled CSV out of the test rows, for the demo")
+    sample = add("sample", "write a labelled CSV out of the test rows: a small one for the demo, or all of them")
     add_run(sample)
-    add_data(sample)
+    add_data(sample, required=False)
     sample.add_argument("--out", type=Path, required=True, metavar="FILE", help="CSV to write, gzipped")
-    sample.add_argument("--rows", type=int, default=3000, metavar="N", help="default: 3000")
+    size = sample.add_mutually_exclusive_group()
+    size.add_argument("--rows", type=int, default=3000, metavar="N", help="default: 3000")
+    size.add_argument("--whole", action="store_true", help="every test row, whatever its label")
     sample.add_argument(
         "--attack-share", type=float, default=0.65, metavar="P", help="share of attacks (default: 0.65)"
     )
@@ -164,6 +174,12 @@ def _csv_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def _sources(arguments: argparse.Namespace, params: Params) -> list[Path]:
+    if arguments.data is None and params.data.source is None:
+        raise ParamsError("no data: give --data PATH, or set data.source in params.yaml")
+    return _csv_files(arguments.data or [params.data.source])
+
+
 def _run(arguments: argparse.Namespace) -> int:
     named = {"data.dataset": getattr(arguments, "dataset", None)}
     params = load_params(common_options(arguments, named), file=arguments.params)
@@ -176,15 +192,17 @@ def _run(arguments: argparse.Namespace) -> int:
         from trainer.prepare import prepare
 
         out = arguments.out or directory / "prepared"
-        prepare(_csv_files(arguments.data), params.data, out, exclude=arguments.exclude)
+        held_out = [] if params.data.held_out is None else [params.data.held_out]
+        exclude = held_out if arguments.exclude is None else arguments.exclude
+        prepare(_sources(arguments, params), params.data, out, exclude=exclude)
     elif arguments.command == "sample":
         from trainer.prepare import load_prepared
         from trainer.sample import sample
 
         prepared = load_prepared(directory / "prepared")
         count = sample(
-            prepared, _csv_files(arguments.data), arguments.out,
-            rows=arguments.rows, attack_share=arguments.attack_share, seed=params.data.seed,
+            prepared, _sources(arguments, params), arguments.out,
+            rows=None if arguments.whole else arguments.rows, attack_share=arguments.attack_share, seed=params.data.seed,
         )  # fmt: skip
         print(f"wrote {count} rows to {arguments.out}")
     else:
@@ -265,6 +283,13 @@ def _evaluate(arguments: argparse.Namespace, params: Params) -> int:
     return 0
 
 
+def _card(arguments: argparse.Namespace, _: Params) -> int:
+    from trainer.evaluation.card import write_card
+
+    print(f"wrote {write_card(arguments.bundle, arguments.report)}")
+    return 0
+
+
 def _register(arguments: argparse.Namespace, params: Params) -> int:
     from trainer.registry import CHALLENGER, register
 
@@ -291,6 +316,7 @@ def _promote(arguments: argparse.Namespace, params: Params) -> int:
 
 _OF_BUNDLES: Mapping[str, Callable[[argparse.Namespace, Params], int]] = {
     "evaluate": _evaluate,
+    "card": _card,
     "register": _register,
     "promote": _promote,
 }

@@ -159,10 +159,11 @@ def finetune(params: Params, directory: Path) -> Path:
                 run.log_metrics({f"{name}.{key}".replace("%", "pct"): value for key, value in metrics[name].items()}, 0)
         report = directory / "metrics.json"
         report.write_text(json.dumps(metrics, indent=1) + "\n")
-        frozen, training = directory / "model.pt2", directory / "training.json"
+        frozen, training, curve = (directory / name for name in ("model.pt2", "training.json", "learning_curve.json"))
         freeze(model, len(prepared.schema.categorical), frozen)
         training.write_text(json.dumps(_training(params, model, outcome, before), indent=1) + "\n")
-        for artifact in (report, frozen, training):
+        curve.write_text(json.dumps(outcome.history, indent=1) + "\n")
+        for artifact in (report, frozen, training, path):
             run.log_artifact(artifact)
     console.print(f"wrote {frozen} and {report}", soft_wrap=True)
     console.print_json(data=metrics)

@@ -18,13 +18,15 @@ from trainer.preprocessing import encode
 __all__ = ["sample"]
 
 
-def sample(prepared: Prepared, files: Sequence[Path], out: Path, *, rows: int, attack_share: float, seed: int) -> int:
-    """Write up to `rows` rows of the test split, as they stand in `files` and in their order; how many were written.
+def sample(
+    prepared: Prepared, files: Sequence[Path], out: Path, *, rows: int | None, attack_share: float, seed: int
+) -> int:
+    """Write up to `rows` rows of the test split, or all of it, as they stand in `files` and in their order; how many.
 
     Raises:
         FlowsentryError: the files have other columns, none of their rows is a test row, or a number makes no sense.
     """
-    if rows < 1 or not 0 <= attack_share <= 1:
+    if (rows is not None and rows < 1) or not 0 <= attack_share <= 1:
         raise FlowsentryError(f"rows ({rows}) must be 1 or more, attack_share ({attack_share}) from 0 to 1")
     is_attack = [family.is_attack for family in prepared.schema.families]
     header: tuple[str, ...] | None = None
@@ -46,7 +48,8 @@ def sample(prepared: Prepared, files: Sequence[Path], out: Path, *, rows: int, a
         raise FlowsentryError(
             "none of the rows is a test row of the prepared data: were they prepared from these files?"
         )
-    chosen = _choose(np.array([attack for _, attack in found]), rows, attack_share, seed)
+    attacks = np.array([attack for _, attack in found])
+    chosen = range(len(found)) if rows is None else _choose(attacks, rows, attack_share, seed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

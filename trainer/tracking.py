@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ class Run:
 
 @contextmanager
 def tracked_run(params: Params, stage: str, inputs: Path) -> Iterator[Run]:
-    """Open a run named `stage-time`, with every parameter and the hashes of the input files as tags."""
+    """Open a run named `stage-time`, with every parameter, and the git commit and the hashes of the input files as tags."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(params.tracking.mlflow_uri)
     mlflow.set_experiment(f"flowsentry-{params.data.dataset}")
@@ -38,8 +39,22 @@ def tracked_run(params: Params, stage: str, inputs: Path) -> Iterator[Run]:
             {
                 "stage": stage,
                 "schema": metadata["schema"]["hash"],
+                "git_commit": _git_commit(),
                 # Numbered: MLflow refuses many characters of file names in a tag's name, and two may be the same.
                 **{f"input.{n}": f"{it['sha256']}  {it['file']}" for n, it in enumerate(metadata["inputs"], start=1)},
             }
         )
         yield Run()
+
+
+def _git_commit() -> str:
+    """The commit of the code, with `+` behind it if files differ; `unknown` where it is no repository."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,5 +1,6 @@
 """The one training loop. A stage hands it its loss; it reads top to bottom and can be killed and resumed."""
 
+import hashlib
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,8 @@ _UNUSED = {
     "finetune": _NOVELTY,
     "novelty": _FINETUNING | _TRANSFORMER | {"epochs_pretrain", "pretrain_mask_share"},
 }
+
+_DECIDING = ("model.py", "neighbours.py", "novelty.py", "stages.py", "training.py")
 
 Trained = TypeVar("Trained", bound=FlowNetwork)
 
@@ -141,7 +144,7 @@ def train(
     """Run a stage to its end and leave `path` (a checkpoint) behind; the model has the averaged weights of its best epoch.
 
     A checkpoint of such a run at `path` is taken up where it stood: same batches, same masks, same result. One of a run
-    with other settings or other prepared data is written over. Ctrl-C leaves a checkpoint of the last whole step.
+    with other settings, other prepared data or other code is written over. Ctrl-C leaves a checkpoint of the last whole step.
     """
     model.to(device)
     per_epoch = len(rows) // params.batch_size or 1
@@ -185,6 +188,7 @@ def train(
             "model_config": model.config.to_dict(),
             "schema_hash": schema_hash,
             "params": params.model_dump(mode="json"),
+            "code": _code(),
         }
         _save(checkpoint, path)
 
@@ -240,6 +244,12 @@ def train(
     return Outcome(dict(best), history)
 
 
+def _code() -> str:
+    """Of the code that decides what comes of a run: one of other code would go on as neither."""
+    texts = [Path(__file__).with_name(name).read_bytes() for name in _DECIDING]
+    return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
 def _save(checkpoint: Mapping[str, Any], path: Path) -> None:
     partial = path.with_suffix(".partial")
     torch.save(checkpoint, partial)
@@ -259,6 +269,8 @@ def _differences(
     ]
     if not found and (saved["model_config"] != model.config.to_dict() or not same_preprocessing(model, saved["model"])):
         found.append("other prepared data")
+    if not found and saved.get("code") != _code():
+        found.append("other code")
     if saved["stage"] != stage.name or saved["total_steps"] != total:
         found.append(f"{saved['stage']} of {saved['total_steps']} steps, now {stage.name} of {total}")
     return found

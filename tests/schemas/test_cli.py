@@ -8,7 +8,7 @@ import pytest
 
 from schemas.cli import add_common, common_options, run_command
 from schemas.errors import BundleError, FlowsentryError, HeaderError, LabelError, ParamsError
-from schemas.params import load_params
+from schemas.settings import load_params
 
 
 def arguments(*argv: str) -> argparse.Namespace:

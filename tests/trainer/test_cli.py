@@ -12,7 +12,7 @@ from trainer.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 OF_RUNS = ("prepare", "pretrain", "novelty", "finetune", "tune", "compare", "ablate", "unseen", "sample")
-OF_BUNDLES = ("evaluate", "register", "promote")
+OF_BUNDLES = ("evaluate", "card", "register", "promote")
 
 
 def test_help_lists_every_command_and_all_are_tested_here(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +61,7 @@ def test_a_wrong_setting_is_named_with_where_it_came_from(
         ([], "the following arguments are required: COMMAND"),
         (["trane"], "invalid choice: 'trane'"),
         (["prepare", "--dataset", "unsw"], "invalid choice: 'unsw'"),
-        (["prepare"], "the following arguments are required: --data"),
+        (["promote"], "the following arguments are required: --data"),
         (["sample", "--data", "x.csv"], "the following arguments are required: --out"),
         (["sample", "--data", "x.csv", "--out", "y", "--rows", "many"], "invalid int value: 'many'"),
     ],
@@ -91,6 +91,19 @@ from trainer.__main__ import main
 status = main(sys.argv[1:])
 print(status, *sorted({"torch", "mlflow", "onnx"} & sys.modules.keys()))
 """
+
+
+@pytest.mark.parametrize("words", [["prepare"], ["sample", "--out", "x"]])
+def test_data_come_from_the_settings_where_none_are_named(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flows("unsw-partition", rows=90).write(tmp_path / "flows" / "some.csv")
+    settings = ["--dataset", "unsw-nb15", "--set", "data.source=flows", "--set", "data.n_quantiles=8"]
+    assert main(["prepare", *settings]) == 0
+    assert main([*words, *settings]) == 0
+    assert main([*words, "--dataset", "unsw-nb15"]) == 2
+    assert "no data: give --data PATH, or set data.source in params.yaml" in capsys.readouterr().err
 
 
 def test_preparing_does_without_torch_and_mlflow(tmp_path: Path) -> None:

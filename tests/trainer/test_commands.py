@@ -42,6 +42,7 @@ def content(path: Path) -> Any:
 def test_every_stage_leaves_its_artefacts(pipeline: Pipeline) -> None:
     assert {file.name for file in pipeline.run.iterdir()} == {
         "prepared", "pretrain.pt", "novelty.pt", "novelty.pt2", "finetune.pt", "metrics.json", "model.pt2", "training.json",
+        "learning_curve.json",
     }  # fmt: skip
     assert {file.name for file in pipeline.bundle.iterdir()} == {
         "bundle.json", "bundle.json.sha256", "model.onnx", "reference.npz",
@@ -181,7 +182,7 @@ def test_mlflow_has_metrics_per_epoch_and_the_artefacts_of_finetuning(pipeline: 
     test = content(pipeline.run / "metrics.json")["test"]
     assert final["test.auc"] == test["auc"] and final["test.recall_at_1pct_fpr"] == test["recall_at_1%_fpr"]
     artefacts = {item.path for item in client.list_artifacts(runs["finetune"].info.run_id)}
-    assert artefacts == {"metrics.json", "model.pt2", "training.json"}
+    assert artefacts == {"metrics.json", "model.pt2", "training.json", "finetune.pt"}
 
 
 # What each command says if a step before it is missing or no longer fits. None of these gets as far as training.

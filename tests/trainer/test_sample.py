@@ -62,6 +62,18 @@ def test_too_few_of_one_kind_are_made_up_with_the_other(tmp_path: Path) -> None:
     assert count == len(test)
 
 
+def test_all_of_the_test_rows_with_their_repetitions(tmp_path: Path) -> None:
+    table = flows("unsw-partition", rows=90)
+    table.rows += table.rows
+    table.families += table.families
+    prepared, paths = prepared_from([table], tmp_path)
+    assert sample(prepared, paths, tmp_path / "all.csv.gz", rows=None, attack_share=0.5, seed=0) == len(
+        prepared.rows("test")
+    )
+    _, rows = read(tmp_path / "all.csv.gz")
+    assert sorted(rows) == sorted(row for row in table.rows if row in rows)
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(tmp_path: Path) -> None:
     prepared, paths = prepared_from([flows("unsw-partition", rows=150)], tmp_path)
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):

@@ -1,11 +1,13 @@
 """What MLflow is told of a run, and what not."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
-from schemas.params import load_params
+from schemas.settings import load_params
 from trainer.tracking import tracked_run
 
 
@@ -18,3 +20,33 @@ def test_mlflow_is_told_nothing_of_kafka(tmp_path: Path, monkeypatch: pytest.Mon
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"train.learning_rate" in written
     assert b"hunter2" not in written and b"sasl" not in written
+
+
+def test_a_run_names_the_commit_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "trainer"
+    package.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trainer.tracking.__file__", str(package / "tracking.py"))
+    (tmp_path / "metadata.json").write_text(json.dumps({"schema": {"hash": "0" * 64}, "inputs": []}))
+    params = load_params({"tracking.mlflow_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}, environment={})
+
+    def told() -> str:
+        with tracked_run(params, "finetune", tmp_path):
+            pass
+        client = MlflowClient(params.tracking.mlflow_uri)
+        [run, *_] = client.search_runs([client.get_experiment_by_name("flowsentry-cicids2017-improved").experiment_id])
+        return str(run.data.tags["git_commit"])
+
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        return subprocess.run(["git", *who, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    assert told() == "unknown"
+    git("init")
+    (package / "model.py").write_text("1\n")
+    git("add", "trainer")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    assert told() == commit
+    (package / "model.py").write_text("2\n")
+    assert told() == commit + "+"

@@ -340,6 +340,16 @@ def test_a_run_with_other_settings_starts_anew(
     assert f"train.{setting} {getattr(TINY, setting)}, now {value}" in capsys.readouterr().err
 
 
+def test_a_run_of_other_code_starts_anew(
+    finetuning: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetuning.run()
+    monkeypatch.setattr("trainer.training._DECIDING", ("model.py",))
+    finetuning.run()
+    assert len(finetuning.log.metrics) == 3
+    assert "is of another run (other code): starting anew" in capsys.readouterr().err
+
+
 def test_a_setting_that_only_changes_the_speed_does_not_start_anew(finetuning: Bench) -> None:
     finetuning.run()
     finetuning.params = finetuning.params.model_copy(update={"threads": 2, "device": "auto"})

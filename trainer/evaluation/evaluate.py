@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from export.detector import Detector, load
+from export.thresholds import Policy
 from schemas.params import StreamParams
 from trainer.evaluation.figures import figures
-from trainer.evaluation.metrics import evaluate_scores, operating_points
+from trainer.evaluation.metrics import evaluate_novelty, evaluate_scores, operating_points
 from trainer.evaluation.report import render
 from trainer.evaluation.scored import ScoredRows, score_files
 from trainer.experiments.table import read_tables
@@ -83,7 +84,11 @@ def evaluate_rows(rows: ScoredRows, detector: Detector, threshold: float) -> dic
         "rows": rows.counts(),
         "resamples": _RESAMPLES,
         "operating_points": operating_points(
-            rows.y, rows.score, {item.target_fpr: item.threshold for item in manifest.thresholds}
+            rows.y,
+            rows.score,
+            rows.novelty,
+            [(item.target_fpr, Policy(item.threshold, item.novelty)) for item in manifest.thresholds],
         ),
+        "novelty": None if rows.novelty is None else evaluate_novelty(rows.y, rows.novelty, rows.family, names),
         "files": rows.files,
     }

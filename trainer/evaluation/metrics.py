@@ -4,11 +4,13 @@ Rows are y int[N] (1 = attack) and scores f32[N] (attack probability). A figure 
 None.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from export.thresholds import Policy, threshold_at_fpr
 
 __all__ = [
     "FPRS",
@@ -16,6 +18,7 @@ __all__ = [
     "area_under_roc",
     "calibration_bins",
     "confusion",
+    "evaluate_novelty",
     "evaluate_scores",
     "operating_points",
     "rate_name",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 FPRS = (0.001, 0.01, 0.05)
+_NOVELTY_FPR = 0.01
 CALIBRATION_BINS = 15
 CONFIDENCE = 0.95
 _Z = 1.959964  # of a normal distribution, two-sided, for that confidence
@@ -105,12 +109,46 @@ def evaluate_scores(
     }
 
 
-def operating_points(y: np.ndarray, scores: np.ndarray, thresholds: Mapping[float, float]) -> list[dict[str, Any]]:
-    """What comes of each of a bundle's thresholds ({wanted false-positive rate: threshold}) on these rows."""
-    return [
-        {"target_fpr": rate, "threshold": threshold, **confusion(y, scores >= np.float32(threshold))}
-        for rate, threshold in thresholds.items()
-    ]
+def evaluate_novelty(
+    y: np.ndarray, novelty: np.ndarray, families: np.ndarray, names: tuple[str, ...]
+) -> dict[str, Any]:
+    """What the novelty f32[N], which was shown no attack, is worth alone: auc, recall_at_X%_fpr and, by name, the share of each
+    family's rows above the limit that 1% of the benign rows exceed; `mean_recall` is the attack families' mean of it."""
+    curve = Curve.of(y, novelty)
+    limit = np.float32(threshold_at_fpr(novelty[y == 0], _NOVELTY_FPR))
+    of_family = {
+        name: float((novelty[rows] >= limit).mean())
+        for number, name in enumerate(names)
+        if (rows := families == number).any()
+    }
+    attacks = [of_family[names[number]] for number in np.unique(families[y == 1]).tolist()]
+    return {
+        "auc": area_under_roc(curve.true_positives, curve.false_positives),
+        **{rate_name(rate): recall_at(curve.true_positives, curve.false_positives, rate) for rate in FPRS},
+        "mean_recall": float(np.mean(attacks)) if attacks and bool((y == 0).any()) else None,
+        "families": of_family,
+    }
+
+
+def operating_points(
+    y: np.ndarray, scores: np.ndarray, novelty: np.ndarray | None, policies: Sequence[tuple[float, Policy]]
+) -> list[dict[str, Any]]:
+    """What comes of each of a bundle's policies (wanted false-positive rate, policy) on these rows: verdicts as the service
+    gives them, known or novel; `novel` [benign rows, attacks] are those of the latter alone."""
+    points = []
+    for rate, policy in policies:
+        hits = policy.alerts(scores, novelty)
+        novel = hits & ~policy.known(scores)
+        points.append(
+            {
+                "target_fpr": rate,
+                "threshold": policy.threshold,
+                "novelty": policy.novelty,
+                **confusion(y, hits),
+                "novel": [int((novel & (y == kind)).sum()) for kind in (0, 1)],
+            }
+        )
+    return points
 
 
 def rate_name(rate: float) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table as Shown
 from trainer.evaluation.metrics import FPRS, rate_name
 from trainer.experiments.table import Table
 
-__all__ = ["CAPTIONS", "print_tables", "render"]
+__all__ = ["CAPTIONS", "FIGURES", "between", "figure", "print_tables", "render", "share"]
 
 CAPTIONS = {
     "roc": "Share of attacks found against share of benign flows that become alerts, on a logarithmic axis: a network has "
@@ -23,7 +23,7 @@ CAPTIONS = {
     "score_histogram": "How many flows have which score, on a logarithmic axis.",
     "learning_curves": "Loss on training rows and figures on validation rows, epoch by epoch.",
 }
-_NAMES = {
+FIGURES = {
     "accuracy": "accuracy",
     "precision": "precision",
     "recall": "recall",
@@ -45,10 +45,10 @@ def render(metrics: Mapping[str, Any], figures: Mapping[str, str], tables: Seque
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "share": _share, "between": _between}
+    environment.filters |= {"figure": figure, "share": share, "between": between}
     images = {name: base64.b64encode(figures[name].encode()).decode() for name in CAPTIONS if name in figures}
     page: str = environment.get_template("report.html").render(
-        metrics=metrics, names=_NAMES, images=images, captions=CAPTIONS, tables=tables
+        metrics=metrics, names=FIGURES, images=images, captions=CAPTIONS, tables=tables
     )
     return page
 
@@ -61,8 +61,8 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
         f"{rows['in']} rows in, {rows['used']} used, {rows['refused']} refused{f' ({reasons})' if reasons else ''}"
     )
     table = Shown("figure", "value", "95%", title_justify="left", title="figures")
-    for name, shown in _NAMES.items():
-        table.add_row(shown, _figure(metrics[name]), _between(metrics["intervals"].get(name)))
+    for name, shown in FIGURES.items():
+        table.add_row(shown, figure(metrics[name]), between(metrics["intervals"].get(name)))
     console.print(table)
     table = Shown("family", "rows", "alerts", "share", "95%", title_justify="left", title="families")
     for name, family in metrics["families"].items():
@@ -70,8 +70,8 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
             name,
             f"{family['count']:,}",
             f"{family['detected']:,}",
-            _share(family["recall"]),
-            _between(family["interval"]),
+            share(family["recall"]),
+            between(family["interval"]),
         )
     console.print(table)
     [(tn, fp), (fn, tp)] = metrics["confusion_matrix"]
@@ -80,13 +80,16 @@ def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
     )
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """With five digits behind the point."""
     return "–" if value is None else f"{value:.5f}"
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
+    """In per cent."""
     return "–" if value is None else f"{value:.2%}"
 
 
-def _between(interval: tuple[float, float] | None) -> str:
+def between(interval: tuple[float, float] | None) -> str:
+    """An interval, or nothing."""
     return "" if interval is None else f"{interval[0]:.5f} – {interval[1]:.5f}"

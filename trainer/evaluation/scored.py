@@ -23,12 +23,14 @@ _BATCH_ROWS = 4096
 @dataclass(frozen=True, slots=True)
 class ScoredRows:
     """The usable rows of some files: y int8[N] (1 = attack), true family int64[N] (index into the schema's families),
-    score f32[N], family said int64[N] (likewise; of rows that are no attacks too). `files` says what became of each file."""
+    score f32[N], family said int64[N] (likewise; of rows that are no attacks too), novelty f32[N], or None if the bundle does
+    not tell. `files` says what became of each file."""
 
     y: np.ndarray
     family: np.ndarray
     score: np.ndarray
     predicted: np.ndarray
+    novelty: np.ndarray | None
     files: list[dict[str, Any]]
 
     def counts(self) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def score_files(files: Iterable[Path], detector: Detector, min_feature_coverage:
     attack_families = np.flatnonzero([family.is_attack for family in schema.families])
     trained_on = {item.get("sha256") for item in detector.manifest.content["data"].get("inputs", [])}
     families, scores, predicted, reports = [], [], [], []
+    novelty: list[np.ndarray] = []
     for path in track(list(files), "scoring"):
         refused: Counter[str] = Counter()
         used = 0
@@ -61,6 +64,8 @@ def score_files(files: Iterable[Path], detector: Detector, min_feature_coverage:
             families.append(families_of(batch, schema, path))
             scores.append(scored.score)
             predicted.append(attack_families[scored.family])
+            if scored.novelty is not None:
+                novelty.append(scored.novelty)
             used += len(scored)
         digest = sha256_of(path)
         reports.append(
@@ -81,5 +86,6 @@ def score_files(files: Iterable[Path], detector: Detector, min_feature_coverage:
         family=family,
         score=np.concatenate(scores),
         predicted=np.concatenate(predicted),
+        novelty=np.concatenate(novelty) if novelty else None,
         files=reports,
     )

@@ -91,6 +91,31 @@ def test_every_figure_that_was_promised_is_there(report: Path) -> None:
     assert [point["target_fpr"] for point in got["operating_points"]] == [0.0001, 0.001, 0.005, 0.01, 0.05]
 
 
+def test_a_bundle_that_tells_no_novelty_has_none_in_its_report(report: Path) -> None:
+    assert metrics(report)["novelty"] is None
+    assert "Novelty" not in (report / "report.html").read_text(encoding="utf-8")
+
+
+def test_novelty_is_measured_alone_and_in_the_verdict(data: Path, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny", "unsw-nb15", novelty=True)
+    assert main(["evaluate", "--bundle", str(bundle), "--data", str(data), "--out", str(tmp_path / "r")]) == 0
+    got, detector = metrics(tmp_path / "r"), load(bundle)
+    batches = [
+        batch
+        for path in sorted(data.iterdir())
+        for batch in read_flows(path, detector.schema, min_feature_coverage=0.5)
+    ]
+    scores = [detector.score(batch.columns) for batch in batches]
+    for point in got["operating_points"]:
+        policy = detector.manifest.policy_of(point["target_fpr"], None, novel=True)
+        alerts = sum(int(policy.alerts(part.score, part.novelty).sum()) for part in scores)
+        assert sum(counts[1] for counts in point["confusion_matrix"]) == alerts
+        assert point["novelty"] == policy.novelty
+    assert set(got["novelty"]["families"]) == set(got["families"])
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert f"AUC {got['novelty']['auc']:.5f}; recall at 1%" in page
+
+
 def test_the_page_needs_no_other_file_and_shows_the_figures_and_every_plot(report: Path) -> None:
     page, got = (report / "report.html").read_text(encoding="utf-8"), metrics(report)
     assert {path.stem for path in (report / "figures").iterdir()} == PLOTS

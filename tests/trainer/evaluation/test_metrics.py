@@ -15,11 +15,12 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from export.thresholds import recall_at_fpr
+from export.thresholds import Policy, recall_at_fpr
 from trainer.evaluation.metrics import (
     FPRS,
     Curve,
     calibration_bins,
+    evaluate_novelty,
     evaluate_scores,
     operating_points,
     rate_name,
@@ -138,7 +139,28 @@ def test_a_resample_counts_rows_as_often_as_they_were_drawn() -> None:
 
 def test_operating_points_say_what_each_threshold_comes_to() -> None:
     y, scores, _ = rows(500)
-    strict, lenient = operating_points(y, scores, {0.01: 0.8, 0.1: 0.4})
+    strict, lenient = operating_points(y, scores, None, [(0.01, Policy(0.8)), (0.1, Policy(0.4))])
     assert (strict["target_fpr"], strict["threshold"], lenient["threshold"]) == (0.01, 0.8, 0.4)
     assert strict["recall"] == pytest.approx(recall_score(y, scores >= np.float32(0.8)))
     assert lenient["false_positive_rate"] == pytest.approx((scores[y == 0] >= np.float32(0.4)).mean())
+    assert strict["novelty"] is None and strict["novel"] == lenient["novel"] == [0, 0]
+
+
+def test_an_operating_point_counts_flows_that_are_novel_alone() -> None:
+    y = np.array([0, 0, 0, 1, 1, 1])
+    scores = np.array([0.1, 0.9, 0.1, 0.9, 0.1, 0.1], dtype=np.float32)
+    novelty = np.array([0.0, 9.0, 5.0, 9.0, 5.0, 4.9], dtype=np.float32)
+    [point] = operating_points(y, scores, novelty, [(0.01, Policy(0.5, novelty=5.0))])
+    assert point["confusion_matrix"] == [[1, 2], [1, 2]] and point["novel"] == [1, 1]
+
+
+def test_novelty_alone_is_measured_at_what_one_benign_flow_of_a_hundred_exceeds() -> None:
+    rng = np.random.default_rng(0)
+    families = np.repeat([0, 1, 2], [1000, 50, 50])
+    y = (families > 0).astype(int)
+    novelty = np.concatenate([rng.random(1000), np.full(50, 2.0), np.full(50, 0.5)]).astype(np.float32)
+    got = evaluate_novelty(y, novelty, families, ("Benign", "seen", "hidden", "absent"))
+    assert got["families"] == {"Benign": 0.01, "seen": 1.0, "hidden": 0.0}
+    assert got["mean_recall"] == 0.5 and got["recall_at_1%_fpr"] == 0.5
+    assert got["auc"] == pytest.approx(roc_auc_score(y, novelty))
+    assert evaluate_novelty(y[:1000], novelty[:1000], families[:1000], ("Benign",))["mean_recall"] is None

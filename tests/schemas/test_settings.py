@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from schemas.datasets import SCHEMAS
 from schemas.errors import ParamsError
-from schemas.params import NULL, Params, load_params, parse_value
+from schemas.params import Params
+from schemas.settings import NULL, load_params, parse_value
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
 
@@ -373,12 +375,18 @@ def test_every_setting_has_a_description() -> None:
         assert model.model_config["extra"] == "forbid"
 
 
-def test_the_committed_params_file_holds_every_setting_and_its_default() -> None:
+def test_the_committed_params_file_holds_every_setting_and_its_default(tmp_path: Path) -> None:
     content = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
     assert list(content) == list(Params.model_fields)
     for section, model in sections():
         assert list(content[section]) == list(model.model_fields), section
-    assert load_params(file=COMMITTED, environment={}) == Params()
+    of_all = {section: settings for section, settings in content.items() if section != "per_dataset"}
+    assert load_params(file=written(tmp_path, yaml.safe_dump(of_all)), environment={}) == Params()
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_committed_file_says_where_each_data_set_lies(name: str) -> None:
+    assert load_params({"data.dataset": name}, file=COMMITTED, environment={}).data.source is not None
 
 
 def test_every_line_of_the_committed_params_file_says_what_it_is() -> None:
