@@ -34,7 +34,8 @@ def test_a_run_names_the_commit_of_the_code(tmp_path: Path, monkeypatch: pytest.
         with tracked_run(params, "finetune", tmp_path):
             pass
         client = MlflowClient(params.tracking.mlflow_uri)
-        [run, *_] = client.search_runs([client.get_experiment_by_name("flowsentry-cicids2017-improved").experiment_id])
+        [experiment] = client.search_experiments(filter_string="name = 'flowsentry-cicids2017-improved'")
+        [run, *_] = client.search_runs([experiment.experiment_id])
         return str(run.data.tags["git_commit"])
 
     def git(*words: str) -> str:
