@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from export.bundle import MODEL, REFERENCE, sha256_of, write_manifest
 from export.detector import Detector, load
 from export.metrics import summarize
 from export.run import Run, read_run
-from export.thresholds import choose, severity_bounds
+from export.thresholds import Threshold, choose, choose_novel, severity_bounds
 from schemas.errors import FlowsentryError
 from schemas.flow import FlowSchema, Kind
 from schemas.params import ExportParams
@@ -35,23 +36,10 @@ def build(directory: Path, out: Path, params: ExportParams, *, name: str | None 
             which command to run.
     """
     run = read_run(directory)
-    program = graph.load_program(run.model)
     preprocessor = joblib.load(run.preprocessor)
-    if not np.array_equal(graph.knots(program), preprocessor["knots"]):
-        raise FlowsentryError(
-            f"{run.model} was trained on other rows than {run.preprocessor.parent} holds: "
-            "run `python -m trainer finetune` again"
-        )
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    graph.write_onnx(program, partial / MODEL)
-    probes = _probes(preprocessor, run.schema)
-    probe_attack, probe_families = graph.run_program(program, *probes)
-    answers: dict[str, Any] = {"attack": probe_attack, "families": probe_families}
-    if run.novelty is not None:
-        answers["novelty"] = _add_novelty(run.novelty, partial / MODEL, probes, preprocessor)
-    np.savez_compressed(partial / REFERENCE, numeric=probes[0], categories=probes[1], **answers)
     content: dict[str, Any] = {
         "name": name or run.schema.name,
         "version": params.version,
@@ -59,26 +47,16 @@ def build(directory: Path, out: Path, params: ExportParams, *, name: str | None 
         "dataset": run.schema.name,
         "schema": {"version": run.schema.version, "hash": run.schema.fingerprint()},
         "features": [_feature(run.schema, index, preprocessor) for index in range(len(run.schema.features))],
-        "families": [family.name for family in run.schema.attack_families],
+        "families": [] if run.model is None else [family.name for family in run.schema.attack_families],
         "thresholds": [],
         "severity": {},
         "novelty_severity": {},
         "tells_novelty": run.novelty is not None,
+        "classifies": run.model is not None,
     }
+    _write_graph(run, partial, preprocessor)
     write_manifest(partial, content)
-    detector = load(partial)
-
-    y, scores, predicted, family, novelty = _scored(detector, run, "validation")
-    thresholds = choose(y, scores, params.target_fprs, novelty=novelty, novelty_share=params.novelty_share)
-    content["thresholds"] = [asdict(threshold) for threshold in thresholds]
-    content["severity"] = severity_bounds([threshold.threshold for threshold in thresholds])
-    if novelty is not None:
-        content["novelty_severity"] = severity_bounds([item.novelty for item in thresholds if item.novelty is not None])
-    content["metrics"] = {"validation": summarize(y, scores, predicted, family)}
-    y, scores, predicted, family, _ = _scored(detector, run, "test")
-    if len(y):
-        content["metrics"]["test"] = summarize(y, scores, predicted, family)
-    content["parity"] = parity(detector, program, run, [threshold.threshold for threshold in thresholds])
+    content |= _measured(load(partial), run, params)
     content["training"] = run.training
     content["data"] = {key: run.metadata[key] for key in ("inputs", "rows", "splits", "not_features")}
     content["source"] = {path.name: sha256_of(path) for path in (run.model, run.novelty) if path is not None}
@@ -92,45 +70,95 @@ def build(directory: Path, out: Path, params: ExportParams, *, name: str | None 
     return out
 
 
-def parity(detector: Detector, program: Any, run: Run, thresholds: list[float]) -> dict[str, float]:
-    """Torch against the graph on held-out rows: the largest difference of probability, and verdicts that differ."""
+def _write_graph(run: Run, directory: Path, preprocessor: dict[str, Any]) -> None:
+    """The model, and torch's answers to made-up rows."""
+    probes = _probes(preprocessor, run.schema)
+    answers: dict[str, np.ndarray] = {"numeric": probes[0], "categories": probes[1]}
+    novelty = directory / MODEL if run.model is None else directory / "novelty.onnx"
+    if run.model is not None:
+        program = _program(run.model, preprocessor, "finetune")
+        graph.write_onnx(program, directory / MODEL)
+        answers["attack"], answers["families"] = graph.run_program(program, *probes)
+    if run.novelty is not None:
+        program = _program(run.novelty, preprocessor, "novelty")
+        graph.write_onnx(program, novelty, outputs=graph.NOVELTY_OUTPUTS)
+        answers["novelty"] = graph.run_novelty(program, *probes)
+        if run.model is not None:
+            graph.merge(directory / MODEL, novelty)
+            novelty.unlink()
+    np.savez_compressed(directory / REFERENCE, allow_pickle=False, **answers)
+
+
+def _program(path: Path, preprocessor: dict[str, Any], command: str) -> Any:
+    program = graph.load_program(path)
+    if not np.array_equal(graph.knots(program), preprocessor["knots"]):
+        raise FlowsentryError(
+            f"{path} was trained on rows prepared otherwise: run `python -m trainer {command}` again"
+            + (", or remove it" if command == "novelty" else "")
+        )
+    return program
+
+
+def _measured(detector: Detector, run: Run, params: ExportParams) -> dict[str, Any]:
+    """Thresholds, severities, metrics and parity."""
+    validation = run.rows("validation")
+    scores = detector.score_matrix(*run.inputs(validation))
+    measured: dict[str, Any] = {"metrics": {}}
+    if run.model is None:
+        assert scores.novelty is not None
+        thresholds = choose_novel(scores.novelty, params.target_fprs)
+    else:
+        thresholds = choose(
+            run.y[validation],
+            scores.score,
+            params.target_fprs,
+            novelty=scores.novelty,
+            novelty_share=params.novelty_share,
+        )
+        measured["severity"] = severity_bounds([threshold.threshold for threshold in thresholds])
+        measured["metrics"] = {
+            split: _summary(detector, run, rows) for split in ("validation", "test") if len(rows := run.rows(split))
+        }
+    measured["thresholds"] = [asdict(threshold) for threshold in thresholds]
+    if scores.novelty is not None:
+        novelty = [item.novelty for item in thresholds if item.novelty is not None]
+        measured["novelty_severity"] = severity_bounds(novelty)
+    measured["parity"] = parity(detector, run, thresholds)
+    return measured
+
+
+def _summary(detector: Detector, run: Run, rows: np.ndarray) -> dict[str, float]:
+    scores = detector.score_matrix(*run.inputs(rows))
+    attack_number = np.cumsum([family.is_attack for family in run.schema.families]) - 1
+    return summarize(run.y[rows], scores.score, scores.family, attack_number[run.family[rows]])
+
+
+def parity(detector: Detector, run: Run, thresholds: Sequence[Threshold]) -> dict[str, float]:
+    """Torch against the graph on held-out rows: the largest difference of probability (of novelty, where there is nothing
+    else), and verdicts that differ."""
     rows = run.rows("test" if len(run.rows("test")) else "validation")[:_PARITY_ROWS]
     numeric, codes = run.inputs(rows)
     ours = detector.score_matrix(numeric, codes)
-    attack, families = graph.run_program(program, numeric, codes)
+    if run.model is None:
+        assert run.novelty is not None and ours.novelty is not None
+        novelty = graph.run_novelty(graph.load_program(run.novelty), numeric, codes)
+        differing = [
+            (ours.novelty >= limit) != (novelty >= limit) for limit in (np.float32(item.novelty) for item in thresholds)
+        ]
+        return {
+            "rows": len(rows),
+            "max_difference": float(np.abs(ours.novelty - novelty).max()),
+            "verdicts_differing": int(np.sum(differing)),
+        }
+    attack, families = graph.run_program(graph.load_program(run.model), numeric, codes)
     return {
         "rows": len(rows),
         "max_difference": float(np.abs(ours.score - attack).max()),
         "max_family_difference": float(np.abs(ours.family_probability - families.max(axis=1)).max()),
         "verdicts_differing": int(
-            sum(((ours.score >= threshold) != (attack >= threshold)).sum() for threshold in thresholds)
+            sum(((ours.score >= item.threshold) != (attack >= item.threshold)).sum() for item in thresholds)
         ),
     }
-
-
-def _add_novelty(
-    program_file: Path, model: Path, probes: tuple[np.ndarray, np.ndarray], preprocessor: dict[str, Any]
-) -> np.ndarray:
-    """Take the novelty model into the graph; torch's answers to the probes."""
-    program = graph.load_program(program_file)
-    if not np.array_equal(graph.knots(program), preprocessor["knots"]):
-        raise FlowsentryError(
-            f"{program_file} was trained on rows prepared otherwise: run `python -m trainer novelty` again, or remove it"
-        )
-    part = model.with_name("novelty.onnx")
-    graph.write_onnx(program, part, outputs=graph.NOVELTY_OUTPUTS)
-    graph.merge(model, part)
-    part.unlink()
-    return graph.run_novelty(program, *probes)
-
-
-def _scored(
-    detector: Detector, run: Run, split: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    rows = run.rows(split)
-    scores = detector.score_matrix(*run.inputs(rows))
-    attack_number = np.cumsum([family.is_attack for family in run.schema.families]) - 1
-    return run.y[rows], scores.score, scores.family, attack_number[run.family[rows]], scores.novelty
 
 
 def _probes(preprocessor: dict[str, Any], schema: FlowSchema) -> tuple[np.ndarray, np.ndarray]:

@@ -95,6 +95,7 @@ class Manifest:
     severity: dict[str, float]
     novelty_severity: dict[str, float]
     tells_novelty: bool
+    classifies: bool
     content: dict[str, Any]
 
     def threshold_for(self, target_fpr: float) -> float:
@@ -119,8 +120,14 @@ class Manifest:
         """What makes an alert, with a `threshold` of one's own or that of the rate.
 
         Raises:
-            BundleError: the bundle has no threshold for the rate, and one is needed.
+            BundleError: the bundle has no threshold for the rate, and one is needed; or it can tell only what is novel, and
+                that is not what is asked for.
         """
+        if not self.classifies and (threshold is not None or not novel):
+            asked = "stream.novel_alerts = false" if threshold is None else f"a threshold of {threshold:g}"
+            raise BundleError(
+                f"bundle {self.name}: it knows no attacks and tells only what is novel: {asked} would leave no alert"
+            )
         needs_rate = threshold is None or (novel and self.tells_novelty)
         chosen = self.policy_for(target_fpr) if needs_rate else Policy(0.0)
         return Policy(chosen.threshold if threshold is None else threshold, chosen.novelty if novel else None)
@@ -278,7 +285,13 @@ def _parse(content: dict[str, Any], path: Path, digest: str, signature: Signatur
         )
     if [(item["name"], item["kind"]) for item in content["features"]] != [(it.name, it.kind) for it in schema.features]:
         raise BundleError(f"{path}: features are not those of the {dataset} schema, in its order: build it again")
-    if content["families"] != [family.name for family in schema.attack_families]:
+    classifies, tells_novelty = _flag(content, "classifies", default=True), _flag(content, "tells_novelty")
+    if not (classifies or tells_novelty):
+        raise BundleError(f"{path}: tells neither attacks nor what is novel")
+    thresholds = tuple(_threshold(item) for item in content["thresholds"])
+    if not classifies and any(item.threshold <= 1 or item.novelty is None for item in thresholds):
+        raise BundleError(f"{path}: a threshold is for a score, and there are no scores: build it again")
+    if content["families"] != ([family.name for family in schema.attack_families] if classifies else []):
         raise BundleError(f"{path}: families are not those of the {dataset} schema, in its order: build it again")
     return Manifest(
         name=_text(content, "name"),
@@ -288,10 +301,11 @@ def _parse(content: dict[str, Any], path: Path, digest: str, signature: Signatur
         schema=schema,
         features=tuple(_feature(item) for item in content["features"]),
         families=tuple(content["families"]),
-        thresholds=tuple(_threshold(item) for item in content["thresholds"]),
+        thresholds=thresholds,
         severity=_severity(content["severity"]),
         novelty_severity=_severity(content.get("novelty_severity", {})),
-        tells_novelty=_flag(content, "tells_novelty"),
+        tells_novelty=tells_novelty,
+        classifies=classifies,
         content=content,
     )
 
@@ -328,9 +342,9 @@ def _severity(item: dict[str, Any]) -> dict[str, float]:
     return bounds
 
 
-def _flag(item: Mapping[str, Any], key: str) -> bool:
-    """False where there is none: bundles of before had none."""
-    value = item.get(key, False)
+def _flag(item: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
+    """The default where there is none: bundles of before had none."""
+    value = item.get(key, default)
     if not isinstance(value, bool):
         raise TypeError(repr(key))
     return value

@@ -25,7 +25,8 @@ class Scores:
     bundle's attack families, `family_probability` f32[B], `attention` f32[B, F] how the verdict looked at each feature.
 
     `novelty` f32[B] is how unlike benign flows a flow is, `surprise` f32[B, F] how far beyond a benign flow's each
-    feature is, both in standard deviations, 0 or more; None where the bundle does not tell.
+    feature is, both in standard deviations, 0 or more; None where the bundle does not tell. Of a bundle that tells nothing
+    else all other values are 0.
     """
 
     score: np.ndarray
@@ -156,26 +157,25 @@ class Detector:
 
     def _run(self, numeric: np.ndarray, codes: np.ndarray) -> Scores:
         rows = len(numeric)
-        score = np.empty(rows, dtype=np.float32)
-        family = np.empty(rows, dtype=np.int64)
-        family_probability = np.empty(rows, dtype=np.float32)
-        attention = np.empty((rows, len(self._order)), dtype=np.float32)
+        score = np.zeros(rows, dtype=np.float32)
+        family = np.zeros(rows, dtype=np.int64)
+        family_probability = np.zeros(rows, dtype=np.float32)
+        attention = np.zeros((rows, len(self._order)), dtype=np.float32)
         novelty = np.empty(rows, dtype=np.float32)
         surprise = np.empty((rows, len(self._order)), dtype=np.float32)
         for start in range(0, rows, _ROWS_PER_RUN):
             part = slice(start, start + _ROWS_PER_RUN)
             feeds = {"numeric": numeric[part], "categories": codes[part]}
-            attack, families, looked, *more = self._session.run(
-                None, {name: value for name, value in feeds.items() if name in self._inputs}
-            )
-            score[part] = attack
-            family[part] = families.argmax(axis=1)
-            family_probability[part] = families.max(axis=1)
-            attention[part] = looked
-            if more:
-                novelty[part], surprise[part] = more
-        told = (novelty, surprise) if self.manifest.tells_novelty else (None, None)
-        return Scores(score, family, family_probability, attention, *told)
+            told = self._session.run(None, {name: value for name, value in feeds.items() if name in self._inputs})
+            if self.manifest.classifies:
+                attack, families, attention[part], *told = told
+                score[part] = attack
+                family[part] = families.argmax(axis=1)
+                family_probability[part] = families.max(axis=1)
+            if told:
+                novelty[part], surprise[part] = told
+        of_novelty = (novelty, surprise) if self.manifest.tells_novelty else (None, None)
+        return Scores(score, family, family_probability, attention, *of_novelty)
 
 
 def load(directory: Path | str, *, threads: int | None = None, trust: Trust = ANYONE) -> Detector:
@@ -223,11 +223,13 @@ def _check_graph(session: ort.InferenceSession, manifest: Manifest, path: Path) 
     inputs = {"numeric": ("float", [len(schema.numeric)])}
     if schema.categorical or len(session.get_inputs()) > 1:  # of no features it is empty, and may be left out
         inputs["categories"] = ("int64", [len(schema.categorical)])
-    outputs = {
-        "attack_probability": ("float", []),
-        "family_probabilities": ("float", [len(manifest.families)]),
-        "attention": ("float", [len(schema.features)]),
-    }
+    outputs: dict[str, tuple[str, list[int]]] = {}
+    if manifest.classifies:
+        outputs = {
+            "attack_probability": ("float", []),
+            "family_probabilities": ("float", [len(manifest.families)]),
+            "attention": ("float", [len(schema.features)]),
+        }
     if manifest.tells_novelty:
         outputs |= {"novelty": ("float", []), "surprise": ("float", [len(schema.features)])}
     for given, expected in ((session.get_inputs(), inputs), (session.get_outputs(), outputs)):

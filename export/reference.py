@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from export.bundle import REFERENCE, Bundle
-from export.detector import Detector, open_detector
+from export.detector import Detector, Scores, open_detector
 from schemas.errors import BundleError
 
-__all__ = ["MAX_DIFFERENCE", "check_novelty", "check_reference", "compared", "load_checked"]
+__all__ = ["MAX_DIFFERENCE", "agreement", "check_reference", "load_checked"]
 
 MAX_DIFFERENCE = 1e-4
 MAX_NOVELTY_DIFFERENCE = 1e-2
@@ -38,7 +38,8 @@ def check_reference(bundle: Bundle, detector: Detector) -> str:
     path = bundle.directory / REFERENCE
     try:
         arrays = _unpacked(bundle.files[REFERENCE])
-        numeric, codes, expected = (arrays[name] for name in ("numeric", "categories", "attack"))
+        told = "attack" if detector.manifest.classifies else "novelty"
+        numeric, codes, expected = (arrays[name] for name in ("numeric", "categories", told))
     except (KeyError, TypeError, ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path}: not the arrays of a reference: {error}") from None
     rows, schema = len(expected), detector.schema
@@ -50,14 +51,41 @@ def check_reference(bundle: Bundle, detector: Detector) -> str:
         scores = detector.score_matrix(numeric.astype(np.float32), codes.astype(np.int64))
     except Exception as error:  # onnxruntime raises its own classes, which share no public base
         raise BundleError(f"{path}: the graph cannot score these rows: {error}") from error
-    line = compared("reference", scores.score, expected, detector, f"{rows} made-up rows")
-    if scores.novelty is not None:
-        check_novelty(scores.novelty, arrays.get("novelty"), path)
-    return line
+    return agreement(
+        "reference",
+        scores,
+        expected if detector.manifest.classifies else None,
+        arrays.get("novelty"),
+        detector,
+        f"{rows} made-up rows",
+        path,
+    )
 
 
-def check_novelty(ours: np.ndarray, torchs: np.ndarray | None, path: Path) -> None:
-    """Compare two answers f32[N]; `path` is the file that the second one is from.
+def agreement(
+    what: str,
+    ours: Scores,
+    attack: np.ndarray | None,
+    novelty: np.ndarray | None,
+    detector: Detector,
+    rows: str,
+    path: Path,
+) -> str:
+    """The line that says that ours and torch's answers, f32[N] each, are the same but for rounding, in all that the bundle
+    tells; `path` is the file that torch's are from.
+
+    Raises:
+        BundleError: they are not, or there are none.
+    """
+    if ours.novelty is not None:
+        difference = _check_novelty(ours.novelty, novelty, path)
+    if attack is None:
+        return f"{what:<10} torch and ONNX Runtime agree on {rows}: max |Δnovelty| {difference:.1e}"
+    return _compared(what, ours.score, attack, detector, rows)
+
+
+def _check_novelty(ours: np.ndarray, torchs: np.ndarray | None, path: Path) -> float:
+    """How far two answers f32[N] differ; `path` is the file that the second one is from.
 
     Raises:
         BundleError: they differ by more than rounding, or the second is none.
@@ -70,9 +98,10 @@ def check_novelty(ours: np.ndarray, torchs: np.ndarray | None, path: Path) -> No
             f"{path}: torch and ONNX Runtime differ in novelty by {difference:.1e} "
             f"(allowed {MAX_NOVELTY_DIFFERENCE:.0e})"
         )
+    return difference
 
 
-def compared(what: str, ours: np.ndarray, torchs: np.ndarray, detector: Detector, rows: str) -> str:
+def _compared(what: str, ours: np.ndarray, torchs: np.ndarray, detector: Detector, rows: str) -> str:
     """The line that says that two answers, f32[N] both, are the same but for rounding.
 
     Raises:

@@ -18,10 +18,13 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Paths and arrays of a run. `x` f32[N, F] in schema order, `y` int8[N], `family` int16[N], `split` int8[N]."""
+    """Paths and arrays of a run. `x` f32[N, F] in schema order, `y` int8[N], `family` int16[N], `split` int8[N].
+
+    One of benign flows alone has no `model`; another may have no `novelty`.
+    """
 
     schema: FlowSchema
-    model: Path
+    model: Path | None
     novelty: Path | None
     preprocessor: Path
     x: np.ndarray
@@ -49,22 +52,22 @@ def read_run(directory: Path) -> Run:
         FlowsentryError: a file is missing, or the data was prepared with another schema.
     """
     prepared = directory / "prepared"
-    for path, command in (
-        (prepared / "metadata.json", "prepare"),
-        (prepared / "preprocessor.joblib", "prepare"),
-        (directory / "model.pt2", "finetune"),
-        (directory / "training.json", "finetune"),
-    ):
-        if not path.exists():
-            raise FlowsentryError(f"{path}: missing. Run `python -m trainer {command}` first")
+    _require(prepared / "metadata.json", "prepare")
+    _require(prepared / "preprocessor.joblib", "prepare")
     metadata = json.loads((prepared / "metadata.json").read_text())
     schema = schema_named(metadata["dataset"])
     if metadata["schema"]["hash"] != schema.fingerprint():
         raise FlowsentryError(f"{prepared} was prepared with another {schema.name} schema: run `trainer prepare` again")
     arrays = {name: np.load(prepared / f"{name}.npy") for name in ("X", "y", "family", "split")}
+    benign_only = not arrays["y"].any()
+    if benign_only:
+        _require(directory / "novelty.pt2", "novelty")
+    else:
+        _require(directory / "model.pt2", "finetune")
+        _require(directory / "training.json", "finetune")
     return Run(
         schema=schema,
-        model=directory / "model.pt2",
+        model=None if benign_only else directory / "model.pt2",
         novelty=directory / "novelty.pt2" if (directory / "novelty.pt2").exists() else None,
         preprocessor=prepared / "preprocessor.joblib",
         x=arrays["X"],
@@ -72,5 +75,10 @@ def read_run(directory: Path) -> Run:
         family=arrays["family"],
         split=arrays["split"],
         metadata=metadata,
-        training=json.loads((directory / "training.json").read_text()),
+        training={} if benign_only else json.loads((directory / "training.json").read_text()),
     )
+
+
+def _require(path: Path, command: str) -> None:
+    if not path.exists():
+        raise FlowsentryError(f"{path}: missing. Run `python -m trainer {command}` first")

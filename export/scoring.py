@@ -66,7 +66,7 @@ def score_file(
     total = _count_lines(source) // _BATCH_ROWS + 1
     with target.open("w", newline="") as file, _optional_csv(rejects) as refused, steps("scoring", total) as bar:
         writer = csv.writer(file)
-        tells_novelty = detector.manifest.tells_novelty
+        tells_novelty, classifies = detector.manifest.tells_novelty, detector.manifest.classifies
         writer.writerow(("row", "score", "verdict", "family", *(["novelty"] if tells_novelty else [])))
         for batch, scores in chain([first] if first else [], batches):
             verdicts = policy.alerts(scores.score, scores.novelty)
@@ -74,7 +74,7 @@ def score_file(
             more = [] if scores.novelty is None else [[f"{value:.6g}" for value in scores.novelty.tolist()]]
             columns = (
                 batch.rows.tolist(),
-                [f"{score:.9g}" for score in scores.score.tolist()],
+                [f"{score:.9g}" for score in scores.score.tolist()] if classifies else [""] * len(scores),
                 verdicts.astype(int).tolist(),
             )
             writer.writerows(zip(*columns, families, *more, strict=True))

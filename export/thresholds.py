@@ -4,7 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Policy", "Threshold", "choose", "recall_at_fpr", "severity_bounds", "threshold_at_fpr"]
+__all__ = [
+    "NO_SCORE",
+    "Policy",
+    "Threshold",
+    "choose",
+    "choose_novel",
+    "recall_at_fpr",
+    "severity_bounds",
+    "threshold_at_fpr",
+]
+
+
+NO_SCORE = 2.0
+"""A threshold that no score reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +100,17 @@ def choose(
                 novelty=for_novelty,
             )
         )
+    return chosen
+
+
+def choose_novel(novelty: np.ndarray, target_fprs: tuple[float, ...]) -> list[Threshold]:
+    """The same for a bundle that knows no attacks: the rate is for flows that are novel, by benign rows f32[N] alone."""
+    benign = np.ones(len(novelty), dtype=bool)
+    chosen = []
+    for rate in sorted(target_fprs):
+        limit = _at(benign, novelty, rate)
+        hits = int((novelty >= np.float32(limit)).sum())
+        chosen.append(Threshold(rate, NO_SCORE, len(novelty), hits, attack_rows=0, detected=0, novelty=limit))
     return chosen
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from export.bundle import MANIFEST, MODEL, Bundle, read_bundle, sha256_of
 from export.detector import Detector, open_detector
-from export.reference import check_novelty, check_reference, compared
+from export.reference import agreement, check_reference
 from export.signing import ANYONE, Trust
-from export.thresholds import Threshold
+from export.thresholds import NO_SCORE, Threshold
 from schemas.errors import BundleError
 
 __all__ = ["verify"]
@@ -35,14 +35,16 @@ def verify(directory: Path, run_directory: Path | None = None, trust: Trust = AN
     yield from _metrics(directory, detector)
     for threshold in manifest.thresholds:
         yield (
-            f"threshold  {threshold.target_fpr:<7g} → {threshold.threshold:.6f}{_novelty(threshold)}: "
+            f"threshold  {threshold.target_fpr:<7g} → {_limits(threshold)}: "
             f"{threshold.false_positives} of {threshold.benign_rows} benign and {threshold.detected} of "
             f"{threshold.attack_rows} attacks above it"
         )
 
 
-def _novelty(threshold: Threshold) -> str:
-    return "" if threshold.novelty is None else f" or novelty {threshold.novelty:.3f}"
+def _limits(threshold: Threshold) -> str:
+    score = [] if threshold.threshold == NO_SCORE else [f"{threshold.threshold:.6f}"]
+    novelty = [] if threshold.novelty is None else [f"novelty {threshold.novelty:.3f}"]
+    return " or ".join([*score, *novelty])
 
 
 def _graph(bundle: Bundle) -> str:
@@ -64,8 +66,9 @@ def _graph(bundle: Bundle) -> str:
 def _recorded_parity(directory: Path, detector: Detector) -> str:
     try:
         recorded = detector.manifest.content["parity"]
+        what = "p" if detector.manifest.classifies else "novelty"
         return (
-            f"held-out   measured at build on {recorded['rows']} rows: max |Δp| {recorded['max_difference']:.1e}, "
+            f"held-out   measured at build on {recorded['rows']} rows: max |Δ{what}| {recorded['max_difference']:.1e}, "
             f"{recorded['verdicts_differing']} verdicts differ"
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -94,8 +97,7 @@ def _held_out(run_directory: Path, detector: Detector) -> str:
             raise BundleError(f"{path} is not the model that this bundle was built from: build it again")
     rows = run.rows("test") if len(run.rows("test")) else run.rows("validation")
     numeric, codes = run.inputs(rows)
-    attack, _ = graph.run_program(graph.load_program(run.model), numeric, codes)
+    attack = None if run.model is None else graph.run_program(graph.load_program(run.model), numeric, codes)[0]
+    novelty = None if run.novelty is None else graph.run_novelty(graph.load_program(run.novelty), numeric, codes)
     ours = detector.score_matrix(numeric, codes)
-    if ours.novelty is not None and run.novelty is not None:
-        check_novelty(ours.novelty, graph.run_novelty(graph.load_program(run.novelty), numeric, codes), run.novelty)
-    return compared("held-out", ours.score, attack, detector, f"{len(rows)} rows")
+    return agreement("held-out", ours, attack, novelty, detector, f"{len(rows)} rows", run_directory)

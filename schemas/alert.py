@@ -77,8 +77,14 @@ class Alert(_Contract):
         default=Verdict.KNOWN,
         description="known: the score reaches its threshold; novel: it does not, but the novelty does.",
     )
-    score: float = Field(ge=0, le=1, description="Probability of an attack.")
-    threshold: float = Field(ge=0, le=1, description="Score from which a flow is a known attack.")
+    score: float | None = Field(
+        ge=0,
+        le=1,
+        description="Probability of an attack; null where the bundle knows no attacks, but what is novel alone.",
+    )
+    threshold: float | None = Field(
+        ge=0, le=1, description="Score from which a flow is a known attack; null where none is."
+    )
     novelty: float | None = Field(
         default=None,
         ge=0,

@@ -67,6 +67,10 @@ class DataParams(_Section):
         None, ge=2, description="Keep this many rows, half benign, half attacks; null keeps all rows as they are."
     )
     n_quantiles: int = Field(160, ge=2, le=4096, description="Points of the map from raw values to a normal shape.")
+    benign_only: bool = Field(
+        False,
+        description="All flows are benign, or are to be taken for it: only what is novel can be learnt from them.",
+    )
     seed: int = Field(7, ge=0, description="Seed of splits, weights, order and masks.")
 
     @model_validator(mode="after")

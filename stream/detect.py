@@ -45,23 +45,24 @@ def _alert(
     now: datetime,
 ) -> Alert:
     metadata = read_metadata(record.value or b"", detector.schema)
-    family = detector.schema.family_by_name[detector.manifest.families[int(scores.family[row])]]
     score = float(scores.score[row])
     novelty = None if scores.novelty is None else max(0.0, float(scores.novelty[row]))
     novel = not policy.known(scores.score[row])
+    classifies = detector.manifest.classifies
+    family = None if novel else detector.schema.family_by_name[detector.manifest.families[int(scores.family[row])]]
     return Alert(
         id=record.id,
         event_time=parse_time(metadata.get("timestamp", "")) or record.time,
         detection_time=now,
         verdict=Verdict.NOVEL if novel else Verdict.KNOWN,
-        score=score,
-        threshold=policy.threshold,
+        score=score if classifies else None,
+        threshold=policy.threshold if policy.threshold <= 1 else None,
         novelty=novelty,
         novelty_threshold=policy.novelty,
         severity=Severity(detector.severity(novelty if novel and novelty is not None else score, novel=novel)),
-        family=UNKNOWN if novel else family.name,
-        family_probability=None if novel else min(1.0, float(scores.family_probability[row])),
-        techniques=() if novel else family.techniques,
+        family=UNKNOWN if family is None else family.name,
+        family_probability=None if family is None else min(1.0, float(scores.family_probability[row])),
+        techniques=() if family is None else family.techniques,
         flow=_flow(metadata, decoded.columns, row),
         reasons=tuple(_reason(spoken) for spoken in detector.reasons(decoded.columns, scores, row, novel=novel)),
         bundle=bundle,

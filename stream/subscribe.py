@@ -190,7 +190,7 @@ def as_table_row(alert: Alert) -> tuple[str, str, str, str, str, str]:
         alert.severity.value,
         endpoint(alert.flow),
         printable(alert.family),
-        f"{alert.score:.3f}",
+        "–" if alert.score is None else f"{alert.score:.3f}",
         reason_in_words(alert.reasons[0]) if alert.reasons else UNKNOWN,
     )
 

@@ -123,7 +123,7 @@ def alert_table(alerts: Sequence[Alert], width: int) -> Table:
             Text(alert.severity.value, style=COLOURS[alert.severity]),
             Text(endpoint(alert.flow)),  # a plain string would be read as markup
             Text(printable(alert.family)),
-            f"{alert.score:.3f}",
+            "–" if alert.score is None else f"{alert.score:.3f}",
             Text("; ".join(reason_in_words(reason) for reason in alert.reasons[:2]), style="dim"),
         )
         table.add_row(*cells[: len(columns)])

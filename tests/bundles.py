@@ -20,7 +20,7 @@ import onnxruntime as ort
 from onnx import NodeProto, TensorProto, checker, helper, numpy_helper, save_model
 
 from export.bundle import MODEL, REFERENCE, write_manifest
-from export.thresholds import Threshold, severity_bounds
+from export.thresholds import NO_SCORE, Threshold, severity_bounds
 from schemas.datasets import SCHEMAS
 from schemas.flow import Feature, FlowSchema, Kind
 
@@ -47,22 +47,31 @@ _SCALE = 20.0
 _REFERENCE_ROWS = 100
 
 
-def make_bundle(directory: Path, dataset: str, *, gain: float = 1.0, novelty: bool = False, **overrides: Any) -> Path:
+def make_bundle(
+    directory: Path,
+    dataset: str,
+    *,
+    gain: float = 1.0,
+    novelty: bool = False,
+    classifies: bool = True,
+    **overrides: Any,
+) -> Path:
     """Write the tiny bundle of a data set; returns `directory`.
 
     Args:
         gain: factor of the weights of numeric levers; with -1 attacks and benign flows change places.
         novelty: the graph tells how novel a flow is.
+        classifies: without it the graph tells nothing else, as of a bundle that was made of benign flows alone.
         overrides: fields of bundle.json in place of the made-up ones, e.g. `thresholds=[]`.
     """
     schema = SCHEMAS[dataset]
     directory.mkdir(parents=True, exist_ok=True)
-    make_model(directory / MODEL, schema, gain=gain, novelty=novelty)
-    _write_reference(directory, schema)
+    make_model(directory / MODEL, schema, gain=gain, novelty=novelty, classifies=classifies)
+    _write_reference(directory, schema, classifies=classifies)
     thresholds = [
         Threshold(
             target_fpr=rate,
-            threshold=threshold,
+            threshold=threshold if classifies else NO_SCORE,
             benign_rows=1000,
             false_positives=0,
             attack_rows=10,
@@ -84,11 +93,12 @@ def make_bundle(directory: Path, dataset: str, *, gain: float = 1.0, novelty: bo
         "dataset": dataset,
         "schema": {"version": schema.version, "hash": schema.fingerprint()},
         "features": [_feature(feature, dataset) for feature in schema.features],
-        "families": [family.name for family in schema.attack_families],
+        "families": [family.name for family in schema.attack_families] if classifies else [],
         "thresholds": [asdict(threshold) for threshold in thresholds],
-        "severity": severity_bounds([threshold.threshold for threshold in thresholds]),
+        "severity": severity_bounds([threshold.threshold for threshold in thresholds]) if classifies else {},
         "novelty_severity": {"medium": 9.7, "high": 9.8, "critical": 9.9} if novelty else {},
         "tells_novelty": novelty,
+        "classifies": classifies,
         "metrics": {},
         "parity": {
             "rows": _REFERENCE_ROWS,
@@ -105,7 +115,9 @@ def make_bundle(directory: Path, dataset: str, *, gain: float = 1.0, novelty: bo
     return directory
 
 
-def make_model(path: Path, schema: FlowSchema, *, gain: float = 1.0, novelty: bool = False) -> None:
+def make_model(
+    path: Path, schema: FlowSchema, *, gain: float = 1.0, novelty: bool = False, classifies: bool = True
+) -> None:
     """Write the graph alone: numeric f32[B, N], categories i64[B, C] (if any) → probabilities and attention, and `novelty`."""
     numeric, categorical = schema.numeric, schema.categorical
     levers = LEVERS[schema.name]
@@ -160,6 +172,7 @@ def make_model(path: Path, schema: FlowSchema, *, gain: float = 1.0, novelty: bo
         _tensor("family_probabilities", TensorProto.FLOAT, len(schema.attack_families)),
         _tensor("attention", TensorProto.FLOAT, len(schema.features)),
     ]
+    outputs = outputs if classifies else []
     if novelty:
         outputs += [_tensor("novelty", TensorProto.FLOAT), _tensor("surprise", TensorProto.FLOAT, len(schema.features))]
     initializers = [numpy_helper.from_array(value, name) for name, value in (arrays | integers).items()]
@@ -188,7 +201,7 @@ def _tensor(name: str, kind: int, *width: int) -> Any:
     return helper.make_tensor_value_info(name, kind, ["batch", *width])
 
 
-def _write_reference(directory: Path, schema: FlowSchema) -> None:
+def _write_reference(directory: Path, schema: FlowSchema, *, classifies: bool) -> None:
     rng = np.random.default_rng(0)
     numeric = np.exp(rng.normal(2, 2, (_REFERENCE_ROWS, len(schema.numeric)))).astype(np.float32)
     numeric[rng.random(numeric.shape) < 0.1] = np.nan
@@ -196,11 +209,10 @@ def _write_reference(directory: Path, schema: FlowSchema) -> None:
     codes = rng.integers(0, np.array(sizes, dtype=np.int64) + 1, (_REFERENCE_ROWS, len(sizes)))
     session = ort.InferenceSession(directory / MODEL, providers=["CPUExecutionProvider"])
     feeds = {"numeric": numeric} | ({"categories": codes} if sizes else {})
-    attack, families, _, *more = session.run(None, feeds)
-    told = {"novelty": more[0]} if more else {}
-    np.savez_compressed(
-        directory / REFERENCE, numeric=numeric, categories=codes, attack=attack, families=families, **told
-    )
+    names = ["attack", "families", "attention"] if classifies else []
+    told = dict(zip([*names, "novelty", "surprise"], session.run(None, feeds), strict=False))
+    answers = {name: told[name] for name in ("attack", "families", "novelty") if name in told}
+    np.savez_compressed(directory / REFERENCE, allow_pickle=False, numeric=numeric, categories=codes, **answers)
 
 
 def _feature(feature: Feature, dataset: str) -> dict[str, Any]:

@@ -73,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
         help="CSVs whose rows must not be trained on, such as the demo's sample: they join the test rows "
         "(default: data.held_out)",
     )  # fmt: skip
+    prepare.add_argument(
+        "--benign-only", action="store_true", default=None,
+        help="flows without labels, all taken for benign: `novelty` and `export build` make a detector of what is novel",
+    )  # fmt: skip
 
     add_run(add("pretrain", "masked feature modelling: hide features, reconstruct them; no labels"))
     add_run(
@@ -181,7 +185,10 @@ def _sources(arguments: argparse.Namespace, params: Params) -> list[Path]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    named = {"data.dataset": getattr(arguments, "dataset", None)}
+    named = {
+        "data.dataset": getattr(arguments, "dataset", None),
+        "data.benign_only": getattr(arguments, "benign_only", None),
+    }
     params = load_params(common_options(arguments, named), file=arguments.params)
     if arguments.command in _OF_BUNDLES:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -199,7 +206,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from trainer.prepare import load_prepared
         from trainer.sample import sample
 
-        prepared = load_prepared(directory / "prepared")
+        prepared = load_prepared(directory / "prepared", labelled=False)
         count = sample(
             prepared, _sources(arguments, params), arguments.out,
             rows=None if arguments.whole else arguments.rows, attack_share=arguments.attack_share, seed=params.data.seed,

@@ -29,11 +29,11 @@ def device_of(params: Params) -> torch.device:
     return torch.device(params.train.device)
 
 
-def _start(params: Params, directory: Path) -> tuple[Prepared, torch.device]:
+def _start(params: Params, directory: Path, *, labelled: bool = True) -> tuple[Prepared, torch.device]:
     if params.train.threads is not None:
         torch.set_num_threads(params.train.threads)
     torch.manual_seed(params.data.seed)
-    return load_prepared(directory / "prepared"), device_of(params)
+    return load_prepared(directory / "prepared", labelled=labelled), device_of(params)
 
 
 def _take_over(model: TabularExpert, path: Path, schema_hash: str) -> list[dict[str, object]]:
@@ -99,7 +99,7 @@ def pretrain(params: Params, directory: Path) -> Path:
 
 def novelty(params: Params, directory: Path) -> Path:
     """The masked feature model of the benign training rows; writes `novelty.pt2`, which `export build` takes in."""
-    prepared, device = _start(params, directory)
+    prepared, device = _start(params, directory, labelled=False)
     train_rows, validation_rows = (
         rows[prepared.y[rows] == 0] for rows in (prepared.rows("train"), prepared.rows("validation"))
     )

@@ -45,9 +45,16 @@ class Prepared:
         """Row numbers of one split: int64[K]."""
         return np.flatnonzero(self.split == SPLITS.index(name))
 
+    @property
+    def benign_only(self) -> bool:
+        """Whether there are no labels, and no attacks to be told."""
+        return not self.y.any()
+
 
 def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: Iterable[Path] = ()) -> Path:
     """Read, clean, split, optionally balance and fit; write everything to `out` and return it.
+
+    With `benign_only` all flows are taken for benign, but those that a label calls attacks: they are left out.
 
     `exclude` are CSVs whose feature vectors must not be trained on (the demo's sample): they go to the test side.
 
@@ -60,7 +67,7 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
     families: list[np.ndarray] = []
     times: list[np.ndarray] = []
     for path in track(list(files), "reading"):
-        report, columns, labels, when = _read(path, schema)
+        report, columns, labels, when = _read(path, schema, benign_only=params.benign_only)
         reports.append(report)
         if columns is not None:
             matrices.append(columns)
@@ -75,7 +82,8 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
     is_attack = np.array([item.is_attack for item in schema.families])
     cleaned = clean(raw, family, is_attack[family], schema.names)
     kept = np.flatnonzero(cleaned.keep)
-    _require_both(is_attack[family[kept]], "all rows after cleaning")
+    if not params.benign_only:
+        _require_both(is_attack[family[kept]], "all rows after cleaning")
     if params.balanced_rows is not None:
         kept = kept[balance(is_attack[family[kept]], rows=params.balanced_rows, seed=params.seed)]
     raw, family, time = raw[kept], family[kept], time[kept]
@@ -87,7 +95,7 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
 
     # Categories are learnt from training rows alone, like everything else.
     train = side == SPLITS.index("train")
-    for name in ("train", "validation"):
+    for name in () if params.benign_only else ("train", "validation"):
         _require_both(is_attack[family[side == SPLITS.index(name)]], f"the {name} rows")
     vocabularies = {feature.name: vocabulary(columns[feature.name][train]) for feature in schema.categorical}
     x = _encoded(columns, schema, vocabularies)
@@ -121,11 +129,12 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
     return out
 
 
-def load_prepared(directory: Path) -> Prepared:
+def load_prepared(directory: Path, *, labelled: bool = True) -> Prepared:
     """Read what `prepare` wrote.
 
     Raises:
-        FlowsentryError: it is not there, or was made with another version of the schema.
+        FlowsentryError: it is not there, or was made with another version of the schema; or it is of benign flows alone,
+            and `labelled` ones are needed.
     """
     try:
         metadata = json.loads((directory / "metadata.json").read_text())
@@ -136,7 +145,7 @@ def load_prepared(directory: Path) -> Prepared:
     schema = schema_named(metadata["dataset"])
     if metadata["schema"]["hash"] != schema.fingerprint():
         raise FlowsentryError(f"{directory} was prepared with another {schema.name} schema: run `prepare` again")
-    return Prepared(
+    prepared = Prepared(
         schema,
         arrays["X"],
         arrays["y"],
@@ -146,10 +155,16 @@ def load_prepared(directory: Path) -> Prepared:
         preprocessor,
         metadata,
     )
+    if labelled and prepared.benign_only:
+        raise FlowsentryError(
+            f"{directory} is of benign flows alone, which say nothing of attacks: `python -m trainer novelty`, then "
+            "`python -m export build` make a bundle of them that tells what is novel"
+        )
+    return prepared
 
 
 def _read(
-    path: Path, schema: FlowSchema
+    path: Path, schema: FlowSchema, *, benign_only: bool
 ) -> tuple[dict[str, object], dict[str, np.ndarray] | None, np.ndarray, np.ndarray]:
     """One file → what is reported of it, its columns, and the family number and the time of each row."""
     report: dict[str, object] = {"file": path.name, "sha256": sha256_of(path)}
@@ -167,12 +182,22 @@ def _read(
         log.warning("rows refused", file=path.name, **rejects)
     if not batches:
         return report, None, np.empty(0), np.empty(0)
-    families = np.concatenate([families_of(batch, schema, path) for batch in batches])
+    if benign_only and not any(name in batches[0].labels for name in schema.label_columns):
+        benign = next(number for number, family in enumerate(schema.families) if not family.is_attack)
+        families = np.full(sum(len(batch.rows) for batch in batches), benign)
+    else:
+        families = np.concatenate([families_of(batch, schema, path) for batch in batches])
     columns = {
         feature.name: np.concatenate([_column(batch, feature.name, feature.kind) for batch in batches])
         for feature in schema.features
     }
-    return report, columns, families, np.concatenate([_times(batch) for batch in batches])
+    times = np.concatenate([_times(batch) for batch in batches])
+    if benign_only:
+        benign_rows = ~np.array([family.is_attack for family in schema.families])[families]
+        report["attacks_left_out"] = int((~benign_rows).sum())
+        columns = {name: values[benign_rows] for name, values in columns.items()}
+        families, times = families[benign_rows], times[benign_rows]
+    return report, columns, families, times
 
 
 def _times(batch: FlowBatch) -> np.ndarray:

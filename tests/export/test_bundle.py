@@ -350,6 +350,13 @@ def test_a_graph_for_batches_of_one_size_alone_is_refused(copy: Path) -> None:
         ({"dataset": "cicids2017"}, "made for another version of the cicids2017 schema"),
         ({"features": []}, "features are not those of the unsw-nb15 schema"),
         ({"families": ["Worms"]}, "families are not those of the unsw-nb15 schema"),
+        ({"classifies": 0}, "field 'classifies' is missing or of the wrong type"),
+        ({"classifies": False}, "tells neither attacks nor what is novel"),
+        ({"classifies": False, "tells_novelty": True}, "a threshold is for a score, and there are no scores"),
+        (
+            {"classifies": False, "tells_novelty": True, "thresholds": []},
+            "families are not those of the unsw-nb15 schema",
+        ),
         ({"files": {}}, "field 'model.onnx' is missing"),
         ({"files": 5}, "of the wrong type"),
         ({"features": [{}]}, "field 'name' is missing"),

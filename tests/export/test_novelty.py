@@ -12,7 +12,7 @@ from export.bundle import MANIFEST, MODEL, REFERENCE, read_bundle, write_manifes
 from export.detector import Detector, load
 from export.reference import load_checked
 from export.scoring import score_file
-from export.thresholds import Policy, choose
+from export.thresholds import Policy, choose, choose_novel
 from schemas.errors import BundleError
 from schemas.flow import BENIGN, UNKNOWN
 from tests.bundles import make_bundle, make_model
@@ -162,3 +162,54 @@ def test_a_graph_must_tell_what_the_manifest_says(bundle: Path, tmp_path: Path) 
         load(rewritten(changed(bundle, tmp_path / "silent"), tells_novelty=False))
     with pytest.raises(BundleError, match="field 'tells_novelty' is missing or of the wrong type"):
         load(rewritten(changed(bundle, tmp_path / "wrong"), tells_novelty="yes"))
+
+
+# Made of benign flows alone, a bundle tells nothing else.
+
+
+@pytest.fixture(scope="module")
+def benign_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bundle(tmp_path_factory.mktemp("benign") / "bundle", "unsw-nb15", novelty=True, classifies=False)
+
+
+def test_a_bundle_that_knows_no_attacks_tells_novelty_as_another_does(detector: Detector, benign_only: Path) -> None:
+    ours, flows_of = load_checked(read_bundle(benign_only), threads=1), columns("tcp", "never seen", None, rate=30.0)
+    expected, scores = detector.score(flows_of), ours.score(flows_of)
+    assert scores.novelty is not None and scores.surprise is not None
+    assert expected.novelty is not None and expected.surprise is not None
+    np.testing.assert_array_equal(scores.novelty, expected.novelty)
+    np.testing.assert_array_equal(scores.surprise, expected.surprise)
+    assert not ours.manifest.classifies and not scores.score.any() and not scores.attention.any()
+    assert ours.reasons(flows_of, scores, 1, novel=True)[0].feature.name == "proto"
+
+
+def test_it_alerts_on_what_is_novel_and_cannot_be_asked_for_anything_else(benign_only: Path) -> None:
+    manifest = load(benign_only).manifest
+    policy = manifest.policy_of(0.01, None, novel=True)
+    assert policy.novelty == 9.5
+    zeros, novelty = np.zeros(3, dtype=np.float32), np.array([9.4, 9.5, 9.6], dtype=np.float32)
+    assert policy.alerts(zeros, novelty).tolist() == [False, True, True]
+    assert not policy.known(zeros + 1).any()
+    with pytest.raises(BundleError, match=r"tells only what is novel: a threshold of 0\.5 would leave no alert"):
+        manifest.policy_of(0.01, 0.5, novel=True)
+    with pytest.raises(BundleError, match=r"only what is novel: stream\.novel_alerts = false would leave no alert"):
+        manifest.policy_of(0.01, None, novel=False)
+
+
+def test_scored_offline_it_leaves_the_score_empty(benign_only: Path, tmp_path: Path) -> None:
+    source = flows("unsw-partition", rows=30).write(tmp_path / "flows.csv")
+    detector = load(benign_only)
+    policy = detector.manifest.policy_for(0.05)
+    score_file(source, tmp_path / "out.csv", detector, policy=policy, min_feature_coverage=0.5, rejects=None)
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    assert len(rows) == 30 and {row["score"] for row in rows} == {""}
+    for row in rows:
+        assert (float(row["novelty"]) >= 4.0) == (row["verdict"] == "1") == (row["family"] == UNKNOWN)
+    assert {row["verdict"] for row in rows} == {"0", "1"}
+
+
+def test_thresholds_of_novelty_alone_keep_to_the_rate() -> None:
+    novelty = np.arange(1000, dtype=np.float32)
+    strict, lenient = choose_novel(novelty, (0.05, 0.001))
+    assert (strict.target_fpr, strict.false_positives, lenient.false_positives) == (0.001, 1, 50)
+    assert strict.novelty == 998.5 and strict.threshold > 1 and strict.attack_rows == 0

@@ -21,7 +21,7 @@ def test_a_run_is_read_with_its_splits_and_inputs(tmp_path: Path) -> None:
     assert numeric[0].tolist() == [run.x[3, i] for i, it in enumerate(run.schema.features) if it in run.schema.numeric]
     assert codes.tolist() == [[1, 1, 1], [1, 1, 1]]
     assert run.training == {"epochs": 1}
-    assert run.model.read_bytes() == b"no model"
+    assert run.model is not None and run.model.read_bytes() == b"no model"
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_times_keep_their_instant() -> None:
         ({"id": "flows"}, "id"),
         ({"id": "-3-42"}, "id"),
         ({"score": 1.01}, "score"),
-        ({"score": None}, "score"),
+        ({"score": "high"}, "score"),
         ({"threshold": -0.1}, "threshold"),
         ({"severity": "severe"}, "severity"),
         ({"family_probability": 2}, "family_probability"),

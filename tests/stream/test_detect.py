@@ -55,7 +55,7 @@ def cic_attack(detector: Detector, **fields: Any) -> bytes:
 def test_only_flows_from_the_threshold_on_are_alerts_in_the_batch_s_order(tiny_detector: Detector) -> None:
     found = judged(tiny_detector, attack(), b"garbage", benign(), attack(sttl=999), benign())
     assert [(of.offset, alert.id) for of, alert in found] == [(0, "flows-3-0"), (3, "flows-3-3")]
-    assert all(alert.score >= alert.threshold == THRESHOLD for _, alert in found)
+    assert all(alert.score is not None and alert.score >= THRESHOLD == alert.threshold for _, alert in found)
     assert judged(tiny_detector) == []
 
 

@@ -45,6 +45,7 @@ def check_alerts(servers: str, flows: str, scored: dict[int, tuple[float, int]],
     ids = [alert.id for alert in alerts]
     assert len(ids) == len(set(ids)), "an alert came twice"
     threshold = alerts[0].threshold
+    assert threshold is not None
     expected = {record for record, row in row_of.items() if scored[row][1]}
     unclear = {record for record, row in row_of.items() if abs(scored[row][0] - threshold) < EPSILON}
     assert set(ids) - unclear == expected - unclear

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from stream.decode import Decoder
 from stream.detect import detect
 from stream.judge import Judge
 from stream.reload import Shadow, shadow
+from stream.subscribe import as_table_row
 from tests.bundles import make_bundle
 from tests.stream.rig import attack, benign
 
@@ -52,14 +54,15 @@ def test_what_is_no_known_attack_may_be_novel(detector: Detector) -> None:
         None,
         (),
     )
-    assert novel.score < novel.threshold and novel.novelty is not None and novel.novelty_threshold is not None
+    assert novel.score is not None and novel.threshold is not None and novel.score < novel.threshold
+    assert novel.novelty is not None and novel.novelty_threshold is not None
     assert novel.novelty >= novel.novelty_threshold == 9.5
     assert novel.severity is Severity.CRITICAL, "by its novelty, not by its score"
     assert novel.reasons[0].feature == "rate"
     assert Alert.model_validate_json(novel.model_dump_json()) == novel
     for offset in (2, 3):
         assert found[offset].verdict is Verdict.KNOWN and found[offset].family != UNKNOWN
-        assert found[offset].score >= found[offset].threshold
+        assert (found[offset].score or 0) >= (found[offset].threshold or 1)
     assert found[3].novelty is not None and found[3].novelty > 9.9
 
 
@@ -75,6 +78,23 @@ def test_a_category_that_training_has_not_seen_can_make_a_flow_novel(detector: D
     found = judged(detector, policy, calm(proto="carrier-pigeon"), calm())
     assert [(offset, alert.verdict) for offset, alert in found.items()] == [(0, Verdict.NOVEL)]
     assert found[0].reasons[0].feature == "proto" and found[0].reasons[0].benign_share == 0.0
+
+
+def test_a_bundle_that_knows_no_attacks_has_novel_alerts_without_a_score(tmp_path: Path) -> None:
+    detector = load(make_bundle(tmp_path / "bundle", "unsw-nb15", novelty=True, classifies=False), threads=1)
+    found = judged(detector, detector.manifest.policy_for(0.01), calm(), calm(rate=1e9), attack(rate=1e9))
+    assert sorted(found) == [1, 2]
+    for alert in found.values():
+        assert (alert.verdict, alert.family, alert.score, alert.threshold) == (Verdict.NOVEL, UNKNOWN, None, None)
+        assert alert.novelty is not None and alert.severity is Severity.CRITICAL
+        assert Alert.model_validate_json(alert.model_dump_json()) == alert
+        assert as_table_row(alert)[4] == "–"
+    assert shadow(judge_of(detector), judge_of(detector), batch_of(calm(), calm(rate=1e9))) == Shadow(2, 0)
+
+
+def test_a_threshold_that_no_score_reaches_is_told_as_none(detector: Detector) -> None:
+    [alert] = judged(detector, Policy(float(np.nextafter(np.float32(1), np.float32(2))), 9.5), calm(rate=1e9)).values()
+    assert alert.threshold is None and alert.score is not None
 
 
 class Broken(Detector):

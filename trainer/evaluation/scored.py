@@ -51,6 +51,8 @@ def score_files(files: Iterable[Path], detector: Detector, min_feature_coverage:
         FlowsentryError: a file does not fit the bundle's data set, a label is missing or unknown, or no row can be used.
     """
     schema = detector.schema
+    if not detector.manifest.classifies:
+        raise FlowsentryError(f"bundle {detector.manifest.name} knows no attacks: there is no score to be measured")
     attack_families = np.flatnonzero([family.is_attack for family in schema.families])
     trained_on = {item.get("sha256") for item in detector.manifest.content["data"].get("inputs", [])}
     families, scores, predicted, reports = [], [], [], []
