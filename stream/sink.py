@@ -29,6 +29,7 @@ log = structlog.get_logger()
 
 _TIMEOUT_S = 5.0  # of one call; the loop says that it is alive in between
 _GRACE_S = 1.5  # for a call that keeps to it
+_GLANCE_S = 0.5
 _CONFIRM_S = 30.0
 # With a producer to which no broker answers: it may be the only client that cannot find one, see `brokers_are_forgotten`.
 _PATIENCE_S = 10.0
@@ -300,8 +301,11 @@ def _bounded(call: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=run, name="bounded", daemon=True)
     thread.start()
-    thread.join(_TIMEOUT_S + _GRACE_S)
-    if thread.is_alive():
+    for _ in range(round((_TIMEOUT_S + _GRACE_S) / _GLANCE_S)):  # in steps: one that slept meanwhile has not waited so long
+        thread.join(_GLANCE_S)
+        if not thread.is_alive():
+            break
+    else:
         raise Hung("Kafka's client library does not come back from sending offsets to a transaction")
     if failures:
         raise failures.pop()  # held by no name: with this frame in its traceback it would keep the producer alive

@@ -10,6 +10,7 @@ FLOWSENTRY_TEST_POISON names a flow duration that stands for a bug: scoring a ba
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def _obey(place: str) -> None:
         except FileNotFoundError:
             continue
         os.kill(os.getpid(), number)
+        time.sleep(0.2)  # a moment passes before the signal is seen, in which no step further is to be made
 
 
 class _Producer(confluent_kafka.Producer):
