@@ -255,7 +255,10 @@ def test_neither_finetune_nor_build_takes_up_what_was_trained_on_rows_prepared_o
     message = refused(["finetune", *copy.options()], capsys)
     assert "pretrain.pt was trained on rows prepared otherwise: run `python -m trainer pretrain` again" in message
     message = refused(build(copy), capsys)
-    assert "model.pt2 was trained on rows prepared otherwise" in message and "`python -m trainer finetune` again" in message
+    assert (
+        "model.pt2 was trained on rows prepared otherwise" in message
+        and "`python -m trainer finetune` again" in message
+    )
 
 
 def test_a_novelty_model_of_rows_prepared_otherwise_is_not_built_in(

@@ -10,7 +10,7 @@ from rich.table import Table as Shown
 
 __all__ = ["TABLES", "Table", "between_seeds", "read_tables"]
 
-TABLES = ("compare", "unseen", "novelty", "pretraining", "shortcuts", "importance", "missing", "time")
+TABLES = ("compare", "unseen", "novelty", "novelty_scores", "pretraining", "shortcuts", "importance", "missing", "time")
 """Those that the report shows, in its order."""
 
 Cell = str | float | int | None

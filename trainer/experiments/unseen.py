@@ -11,6 +11,7 @@ from schemas.errors import FlowsentryError
 from schemas.params import Params
 from trainer.baselines.trees import Trees
 from trainer.experiments.fitting import fit_expert, fit_novelty, score_rows
+from trainer.experiments.novelty_scores import NoveltyScores
 from trainer.experiments.table import Table, between_seeds
 from trainer.novelty import novelty_inputs, novelty_of
 from trainer.prepare import Prepared
@@ -39,8 +40,8 @@ def unseen(
     seeds: Sequence[int],
     device: torch.device,
 ) -> list[Table]:
-    """Recall of families that training never saw, at 1% false positives on benign test rows; and of every family by the
-    novelty score alone, which sees no attack at all.
+    """Recall of families that training never saw, at 1% false positives on benign test rows; of every family by the novelty
+    score alone, which sees no attack at all; and of what else could tell novelty.
 
     All detectors learn from the same training rows, or from `rows` of them. An alert of both together is one of the
     classifier or of the novelty score; the latter is given `export.novelty_share` of the false positives.
@@ -55,6 +56,7 @@ def unseen(
             raise FlowsentryError(f"no row of the attack family {name!r}: there are {', '.join(present)}")
     found: dict[str, Recalls] = {what: {} for what in ("trees", "classifier", "novelty", "either")}
     alone: Recalls = {}
+    others: dict[str, Recalls] = {}
     false_positives: list[float] = []
     test = prepared.rows("test")
     benign = test[prepared.y[test] == 0]
@@ -78,6 +80,11 @@ def unseen(
             }
             for what, pair in scores.items():
                 found[what].setdefault(name, []).append(float(pair.hits(FPR)[1].mean()))
+            of_classifier = NoveltyScores(model, part, seed)
+            of_benign, of_attacks = of_classifier.of(benign), of_classifier.of(attacks)
+            for what, values in of_benign.items():
+                recall = float(_Pair(values, of_attacks[what]).hits(FPR)[1].mean())
+                others.setdefault(what, {}).setdefault(name, []).append(recall)
             share = params.export.novelty_share
             known, novel = scores["classifier"].hits(FPR * (1 - share)), scores["novelty"].hits(FPR * share)
             found["either"].setdefault(name, []).append(float((known[1] | novel[1]).mean()))
@@ -87,7 +94,8 @@ def unseen(
         f"{'All' if rows is None else f'{rows:,}'} training rows of the other families, "
         f"{params.train.epochs_finetune} epochs."
     )
-    return [_left_out(found, families, max(false_positives), note), _alone(alone, note)]
+    others = {"novelty": found["novelty"], **others}
+    return [_left_out(found, families, max(false_positives), note), _alone(alone, note), _compared(others, note)]
 
 
 def _left_out(found: Mapping[str, Recalls], families: Sequence[str], false_positives: float, note: str) -> Table:
@@ -113,6 +121,18 @@ def _alone(recalls: Recalls, note: str) -> Table:
         note=note,
         columns=("family", "recall"),
         rows=tuple((name, between_seeds(values)) for name, values in {**recalls, "mean": _mean(recalls)}.items()),
+    )
+
+
+def _compared(recalls: Mapping[str, Recalls], note: str) -> Table:
+    families = list(next(iter(recalls.values())))
+    with_mean = [{**of_score, "mean": _mean(of_score)} for of_score in recalls.values()]
+    return Table(
+        name="novelty_scores",
+        title="Ways to tell what is novel",
+        note=f"{note} All but the first are of the classifier that was not shown the family.",
+        columns=("left out", *recalls),
+        rows=tuple((name, *(between_seeds(of_score[name]) for of_score in with_mean)) for name in (*families, "mean")),
     )
 
 

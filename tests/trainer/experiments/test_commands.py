@@ -74,6 +74,10 @@ def test_unseen_leaves_a_family_out_and_keeps_the_budget_of_false_positives(pipe
     assert false_positives <= unseen.FPR
     alone = table(tmp_path / "novelty.json")["rows"]
     assert {row[0] for row in alone} > {"DoS", "Fuzzers", "mean"}
+    compared = table(tmp_path / "novelty_scores.json")
+    assert compared["columns"] == ["left out", "novelty", "Mahalanobis", "neighbours", "entropy", "energy"]
+    assert [row[1] for row in compared["rows"]] == [row[3] for row in left_out["rows"]]
+    assert all(0 <= float(cell.split()[0]) <= 1 for row in compared["rows"] for cell in row[1:])
 
 
 def test_what_is_left_out_reaches_no_detector(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +96,8 @@ def test_what_is_left_out_reaches_no_detector(pipeline: Pipeline, monkeypatch: p
     monkeypatch.setattr(unseen, "Trees", stop("trees"))
     monkeypatch.setattr(unseen, "fit_novelty", stop("novelty"))
     monkeypatch.setattr(unseen, "score_rows", lambda model, part, rows: np.zeros(len(rows), dtype=np.float32))
+    nothing = Mock(of=lambda rows: {"entropy": np.zeros(len(rows), dtype=np.float32)})
+    monkeypatch.setattr(unseen, "NoveltyScores", lambda *_: nothing)
     monkeypatch.setattr(unseen, "novelty_of", lambda model, inputs: np.zeros(len(inputs), dtype=np.float32))
     unseen.unseen(prepared, Params(), families=["DoS"], rows=None, seeds=[1], device=torch.device("cpu"))
     assert {kind for kind, _ in learnt} == {"classifier", "trees", "novelty"}
