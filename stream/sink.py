@@ -301,7 +301,9 @@ def _bounded(call: Callable[[], None]) -> None:
 
     thread = threading.Thread(target=run, name="bounded", daemon=True)
     thread.start()
-    for _ in range(round((_TIMEOUT_S + _GRACE_S) / _GLANCE_S)):  # in steps: one that slept meanwhile has not waited so long
+    for _ in range(
+        round((_TIMEOUT_S + _GRACE_S) / _GLANCE_S)
+    ):  # in steps: one that slept meanwhile has not waited so long
         thread.join(_GLANCE_S)
         if not thread.is_alive():
             break

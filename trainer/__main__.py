@@ -25,6 +25,7 @@ _EXAMPLES = """examples:
   python -m trainer compare  --dataset unsw-nb15
   python -m trainer ablate   --dataset unsw-nb15 --what missing
   python -m trainer unseen   --dataset unsw-nb15 --rows 20000 --seeds 1
+  python -m trainer transfer --dataset unsw-nb15 --to cicids2017-improved
   python -m trainer evaluate --bundle bundles/unsw-nb15 --data labelled.csv.gz --out reports/unsw-nb15
   python -m trainer card     --bundle bundles/unsw-nb15 --report reports/unsw-nb15
   python -m trainer register --bundle bundles/unsw-nb15
@@ -109,7 +110,13 @@ def parser() -> argparse.ArgumentParser:
     )
     unseen.add_argument("--rows", type=int, metavar="N", help="learn from so many training rows (default: all)")
     unseen.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
-    for experiment in (compare, ablate, unseen):
+    transfer = add(
+        "transfer",
+        "train on one data set, test on another, by the features that both have: alone, and with a few of its labels",
+    )
+    transfer.add_argument("--to", choices=SCHEMAS, required=True, help="data set to test on; it must be prepared too")
+    transfer.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
+    for experiment in (compare, ablate, unseen, transfer):
         add_run(experiment)
         experiment.add_argument(
             "--out", type=Path, metavar="DIR",
@@ -219,7 +226,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command == "tune":
             _tune(arguments, params, directory)
             return 0
-        if arguments.command in ("compare", "ablate", "unseen"):
+        if arguments.command in ("compare", "ablate", "unseen", "transfer"):
             _experiment(arguments, params, directory)
             return 0
         stages = {"pretrain": commands.pretrain, "novelty": commands.novelty, "finetune": commands.finetune}
@@ -251,6 +258,7 @@ def _experiment(arguments: argparse.Namespace, params: Params, directory: Path) 
     from trainer.commands import device_of
     from trainer.experiments.ablations import ablate
     from trainer.experiments.compare import compare
+    from trainer.experiments.transfer import transfer
     from trainer.experiments.unseen import UNSEEN, unseen
     from trainer.prepare import load_prepared
 
@@ -266,6 +274,9 @@ def _experiment(arguments: argparse.Namespace, params: Params, directory: Path) 
         if arguments.command == "unseen":
             families = arguments.families or UNSEEN[params.data.dataset]
             tables = unseen(prepared, params, families=families, rows=arguments.rows, seeds=seeds, device=device)
+        elif arguments.command == "transfer":
+            target = load_prepared(arguments.runs / arguments.to / "prepared")
+            tables = [transfer(prepared, target, params, seeds=seeds, device=device)]
         else:
             tables = [ablate(arguments.what, prepared, params, directory / "finetune.pt", seeds, device)]
     for table in tables:

@@ -11,7 +11,7 @@ from tests.flows import flows
 from trainer.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-OF_RUNS = ("prepare", "pretrain", "novelty", "finetune", "tune", "compare", "ablate", "unseen", "sample")
+OF_RUNS = ("prepare", "pretrain", "novelty", "finetune", "tune", "compare", "ablate", "unseen", "transfer", "sample")
 OF_BUNDLES = ("evaluate", "card", "register", "promote")
 
 

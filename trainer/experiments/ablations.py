@@ -33,7 +33,7 @@ __all__ = [
 # What a line of Zeek's conn.log says of a flow: duration, protocol, service, state, bytes and packets each way, and what
 # follows from them.
 _ZEEK_CIC = (
-    "flow_duration", "total_fwd_packets", "total_backward_packets", "total_length_of_fwd_packets",
+    "flow_duration", "total_fwd_packets", "total_bwd_packets", "total_length_of_fwd_packets",
     "total_length_of_bwd_packets", "flow_bytes_s", "flow_packets_s", "fwd_packets_s", "bwd_packets_s",
     "fwd_packet_length_mean", "bwd_packet_length_mean", "packet_length_mean", "down_up_ratio",
 )  # fmt: skip

@@ -8,9 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as Shown
 
+from schemas.datasets import SCHEMAS
+
 __all__ = ["TABLES", "Table", "between_seeds", "read_tables"]
 
-TABLES = ("compare", "unseen", "novelty", "novelty_scores", "pretraining", "shortcuts", "importance", "missing", "time")
+TABLES = ("compare", "unseen", "novelty", "novelty_scores", "pretraining", "shortcuts", "importance", "missing", "time",
+          *(f"transfer-{name}" for name in SCHEMAS))  # fmt: skip
 """Those that the report shows, in its order."""
 
 Cell = str | float | int | None
