@@ -172,7 +172,7 @@ MUTATIONS = (
         "a lost connection makes the client library hang",
         f"{_FAULTS}test_connections_that_are_cut_and_refused",
         ("stream/clients.py", '"metadata.recovery.strategy": "none"', '"metadata.recovery.strategy": "rebootstrap"'),
-        ("stream/sink.py", "    thread.join(_TIMEOUT_S + _GRACE_S)\n", "    thread.join()\n"),
+        ("stream/sink.py", "        thread.join(_GLANCE_S)\n", "        thread.join()\n"),
     ),
     _mutation(
         "a worker whose client has forgotten the brokers waits for them",

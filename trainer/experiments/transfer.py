@@ -101,7 +101,8 @@ def in_common(prepared: Prepared) -> np.ndarray:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """0 where the whole is 0."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    ratio: np.ndarray = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return ratio
 
 
 def _protocols(prepared: Prepared) -> np.ndarray:
