@@ -139,6 +139,9 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("reports"), metavar="DIR",
         help="writes metrics.json, figures/ and report.html there (default: reports)",
     )  # fmt: skip
+    evaluate.add_argument(
+        "--track", action="store_true", help="record figures, report and bundle in MLflow (tracking.mlflow_uri) too"
+    )
     limit = evaluate.add_mutually_exclusive_group()
     limit.add_argument(
         "--threshold", type=float, metavar="P", help="score from which a flow counts as an attack (default: 0.5)"
@@ -297,6 +300,10 @@ def _evaluate(arguments: argparse.Namespace, params: Params) -> int:
         threshold=arguments.threshold, target_fpr=arguments.target_fpr,
     )  # fmt: skip
     print_tables(metrics, Console())
+    if arguments.track:
+        from trainer.evaluation.evaluate import track
+
+        track(params, metrics, arguments.bundle, arguments.out)
     print(f"wrote metrics.json, figures/ and report.html to {arguments.out}")
     return 0
 

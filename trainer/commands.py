@@ -14,7 +14,7 @@ from trainer.model import TabularExpert
 from trainer.novelty import new_novelty_model, novelty_inputs, novelty_stage, standardize
 from trainer.prepare import Prepared, load_prepared
 from trainer.stages import calibrate, finetune_stage, model_inputs, new_model, predict, pretrain_stage
-from trainer.tracking import tracked_run
+from trainer.tracking import tracked_stage
 from trainer.training import Outcome, load_checkpoint, replace_weights, same_preprocessing, train
 
 __all__ = ["device_of", "finetune", "novelty", "pretrain"]
@@ -82,7 +82,7 @@ def pretrain(params: Params, directory: Path) -> Path:
     rows = model_inputs(prepared, prepared.rows("train"), model)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     path = directory / "pretrain.pt"
-    with tracked_run(params, "pretrain", directory / "prepared") as run:
+    with tracked_stage(params, "pretrain", prepared) as run:
         train(
             model,
             rows,
@@ -106,7 +106,7 @@ def novelty(params: Params, directory: Path) -> Path:
     model = new_novelty_model(prepared, train_rows, params.train)
     validation = novelty_inputs(prepared, validation_rows)
     path, frozen = directory / "novelty.pt", directory / "novelty.pt2"
-    with tracked_run(params, "novelty", directory / "prepared") as run:
+    with tracked_stage(params, "novelty", prepared) as run:
         train(
             model,
             novelty_inputs(prepared, train_rows),
@@ -135,7 +135,7 @@ def finetune(params: Params, directory: Path) -> Path:
     rows = model_inputs(prepared, prepared.rows("train"), model)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     path = directory / "finetune.pt"
-    with tracked_run(params, "finetune", directory / "prepared") as run:
+    with tracked_stage(params, "finetune", prepared) as run:
         outcome = train(
             model,
             rows,

@@ -1,18 +1,19 @@
 """Experiments in MLflow: one experiment per data set, a named run per stage, metrics per epoch, artefacts at the end."""
 
-import json
 import logging
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import mlflow
 
 from schemas.params import Params
+from trainer.prepare import Prepared
 
-__all__ = ["Run", "tracked_run"]
+__all__ = ["Run", "tracked_run", "tracked_stage"]
 
 
 class Run:
@@ -22,29 +23,41 @@ class Run:
         mlflow.log_metrics(dict(metrics), step=step)
 
     def log_artifact(self, path: Path) -> None:
-        mlflow.log_artifact(str(path))
+        """A file, or a directory with its name."""
+        if path.is_dir():
+            mlflow.log_artifacts(str(path), path.name)
+        else:
+            mlflow.log_artifact(str(path))
 
 
 @contextmanager
-def tracked_run(params: Params, stage: str, inputs: Path) -> Iterator[Run]:
-    """Open a run named `stage-time`, with every parameter, and the git commit and the hashes of the input files as tags."""
+def tracked_run(
+    params: Params, stage: str, dataset: str, schema_hash: str, inputs: Sequence[Mapping[str, Any]]
+) -> Iterator[Run]:
+    """Open a run named `stage-time` in the data set's experiment, with every parameter, and as tags the git commit and what
+    was read: the `file` and `sha256` of each of `inputs`."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(params.tracking.mlflow_uri)
-    mlflow.set_experiment(f"flowsentry-{params.data.dataset}")
-    metadata = json.loads((inputs / "metadata.json").read_text())
+    mlflow.set_experiment(f"flowsentry-{dataset}")
     with mlflow.start_run(run_name=f"{stage}-{datetime.now(UTC):%Y%m%d-%H%M%S}"):
         mlflow.log_params({f"data.{name}": value for name, value in params.data.model_dump(mode="json").items()})
         mlflow.log_params({f"train.{name}": value for name, value in params.train.model_dump(mode="json").items()})
         mlflow.set_tags(
             {
                 "stage": stage,
-                "schema": metadata["schema"]["hash"],
+                "schema": schema_hash,
                 "git_commit": _git_commit(),
                 # Numbered: MLflow refuses many characters of file names in a tag's name, and two may be the same.
-                **{f"input.{n}": f"{it['sha256']}  {it['file']}" for n, it in enumerate(metadata["inputs"], start=1)},
+                **{f"input.{n}": f"{it['sha256']}  {it['file']}" for n, it in enumerate(inputs, start=1)},
             }
         )
         yield Run()
+
+
+def tracked_stage(params: Params, stage: str, prepared: Prepared) -> AbstractContextManager[Run]:
+    """The run of a stage that learns from prepared rows."""
+    inputs: Any = prepared.metadata["inputs"]
+    return tracked_run(params, stage, prepared.schema.name, prepared.schema.fingerprint(), inputs)
 
 
 def _git_commit() -> str:

@@ -21,7 +21,7 @@ from schemas.params import Params, TrainParams
 from trainer.prepare import Prepared, load_prepared
 from trainer.stages import finetune_stage, model_inputs, new_model
 from trainer.subsets import resplit, thin
-from trainer.tracking import tracked_run
+from trainer.tracking import tracked_stage
 from trainer.training import train
 
 __all__ = ["SPACE", "tune"]
@@ -76,7 +76,7 @@ def tune(
     for broken in study.get_trials(states=(TrialState.RUNNING,)):  # a run that was killed left it so
         study.tell(broken.number, state=TrialState.FAIL)
         study.enqueue_trial(broken.params)
-    with tracked_run(params, "tune", directory / "prepared"):
+    with tracked_stage(params, "tune", prepared):
         mlflow.log_params({"tune.rows": rows, "tune.epochs": epochs})
         while (done := _done(study)) < trials:
             trial = study.ask()

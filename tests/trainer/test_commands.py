@@ -304,7 +304,7 @@ def test_finetuning_alone_needs_no_pretraining_and_no_test_rows(
     for name in ("pretrain.pt", "finetune.pt", "model.pt2", "metrics.json", "training.json"):
         (copy.run / name).unlink()
     without_test_rows(copy.run)
-    monkeypatch.setattr(commands, "tracked_run", lambda *_: nullcontext(Untracked()))
+    monkeypatch.setattr(commands, "tracked_stage", lambda *_: nullcontext(Untracked()))
     assert copy.trainer("finetune", "--set", "train.epochs_pretrain=0", "--set", "train.threads=null") == 0
     assert set(content(copy.run / "metrics.json")) == {"validation"}
     assert content(copy.run / "training.json")["params"]["epochs_pretrain"] == 0

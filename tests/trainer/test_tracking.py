@@ -1,6 +1,5 @@
 """What MLflow is told of a run, and what not."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from trainer.tracking import tracked_run
 
 def test_mlflow_is_told_nothing_of_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "metadata.json").write_text(json.dumps({"schema": {"hash": "0" * 64}, "inputs": []}))
     options = {"kafka.sasl.password": "hunter2", "tracking.mlflow_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}
-    with tracked_run(load_params(options, environment={}), "finetune", tmp_path) as run:
+    with tracked_run(load_params(options, environment={}), "finetune", "unsw-nb15", "0" * 64, []) as run:
         run.log_metrics({"loss": 1.0}, step=1)
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert b"train.learning_rate" in written
@@ -27,11 +25,10 @@ def test_a_run_names_the_commit_of_the_code(tmp_path: Path, monkeypatch: pytest.
     package.mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("trainer.tracking.__file__", str(package / "tracking.py"))
-    (tmp_path / "metadata.json").write_text(json.dumps({"schema": {"hash": "0" * 64}, "inputs": []}))
     params = load_params({"tracking.mlflow_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"}, environment={})
 
     def told() -> str:
-        with tracked_run(params, "finetune", tmp_path):
+        with tracked_run(params, "finetune", "cicids2017-improved", "0" * 64, []):
             pass
         client = MlflowClient(params.tracking.mlflow_uri)
         [experiment] = client.search_experiments(filter_string="name = 'flowsentry-cicids2017-improved'")

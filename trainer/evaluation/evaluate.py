@@ -1,22 +1,23 @@
 """`evaluate`: a bundle and labelled CSVs → metrics.json, figures/ and report.html."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from export.bundle import read_bundle
 from export.detector import Detector, load
 from export.thresholds import Policy
-from schemas.params import StreamParams
+from schemas.params import Params, StreamParams
 from trainer.evaluation.figures import figures
 from trainer.evaluation.metrics import evaluate_novelty, evaluate_scores, operating_points
-from trainer.evaluation.report import render
+from trainer.evaluation.report import FIGURES, render
 from trainer.evaluation.scored import ScoredRows, score_files
 from trainer.experiments.table import read_tables
 
-__all__ = ["EVEN", "evaluate", "evaluate_rows"]
+__all__ = ["EVEN", "evaluate", "evaluate_rows", "track"]
 
 EVEN = 0.5
 """The score from which an attack is the likelier of the two."""
@@ -56,6 +57,18 @@ def evaluate(
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "report.html").write_text(render(metrics, drawn, read_tables(out)), encoding="utf-8")
     return metrics
+
+
+def track(params: Params, metrics: Mapping[str, Any], bundle: Path, out: Path) -> None:
+    """Record in MLflow what `evaluate` wrote to `out`, with the bundle that it is of."""
+    from trainer.tracking import tracked_run
+
+    schema = read_bundle(bundle).manifest.schema
+    with tracked_run(params, "evaluate", schema.name, schema.fingerprint(), metrics["files"]) as run:
+        figures = {name.replace("%", "pct"): metrics[name] for name in FIGURES if metrics[name] is not None}
+        run.log_metrics(figures, 0)
+        for artifact in (out / "metrics.json", out / "report.html", bundle):
+            run.log_artifact(artifact)
 
 
 def evaluate_rows(rows: ScoredRows, detector: Detector, threshold: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.tracking import MlflowClient
 
 from export.bundle import sha256_of
 from export.detector import load
@@ -140,6 +141,33 @@ def test_the_terminal_shows_figures_families_and_where_they_are_written(
     assert "300 rows in, 299 used, 1 refused (wrong_type: 1)" in shown
     assert f"{metrics(tmp_path / 'r')['auc']:.5f}" in shown and "Fuzzers" in shown
     assert f"to {tmp_path / 'r'}" in shown
+
+
+def test_mlflow_is_told_if_it_is_wanted(
+    bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    words = [
+        "--bundle",
+        str(bundle),
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "r"),
+        "--set",
+        f"tracking.mlflow_uri={uri}",
+    ]
+    assert main(["evaluate", *words, "--track"]) == 0
+    client = MlflowClient(uri)
+    [experiment] = client.search_experiments(filter_string="name = 'flowsentry-unsw-nb15'")
+    [run] = client.search_runs([experiment.experiment_id])
+    got = metrics(tmp_path / "r")
+    assert run.data.metrics["auc"] == got["auc"] and run.data.metrics["recall_at_1pct_fpr"] == got["recall_at_1%_fpr"]
+    assert run.data.tags["input.1"] == f"{sha256_of(data / 'one.csv')}  one.csv"
+    kept = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert kept == {"metrics.json", "report.html", bundle.name}
+    assert f"{bundle.name}/model.onnx" in {item.path for item in client.list_artifacts(run.info.run_id, bundle.name)}
 
 
 @pytest.mark.parametrize(("words", "threshold"), [(["--threshold", "0.9"], 0.9), (["--target-fpr", "0.01"], 0.75)])
