@@ -108,6 +108,12 @@ class TrainParams(_Section):
         0.1, ge=0, lt=1, description="Share of tokens hidden while finetuning, so that missing features do no harm."
     )
     family_loss_weight: float = Field(0.3, ge=0, description="Weight of the attack-family loss beside the attack loss.")
+    teacher_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of a training label that trees decide which were not shown the row; 0: none.",
+    )
     average_decay: float = Field(0.998, ge=0, lt=1, description="Decay of the moving average of weights that is kept.")
     checkpoint_every_s: float = Field(60, gt=0, description="Seconds between checkpoints, besides one per epoch.")
     threads: int | None = Field(None, ge=1, description="Torch threads; null takes every core.")

@@ -110,7 +110,7 @@ def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage[
 
 
 def finetune_stage(params: TrainParams, validation: Inputs) -> Stage[FlowClassifier]:
-    """Attack or not, and which family: the family counts for attacks alone."""
+    """Attack or not, by targets that may be soft, and which family, which counts for attacks alone."""
 
     def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:
         shape = (len(batch), batch.numeric.shape[1] + batch.categories.shape[1])
@@ -119,7 +119,7 @@ def finetune_stage(params: TrainParams, validation: Inputs) -> Stage[FlowClassif
         hidden = (torch.rand(shape, generator=generator) < share).to(batch.y.device)
         attack, family = model.classify(batch.numeric, batch.categories, hidden)
         total = F.binary_cross_entropy_with_logits(attack, batch.y)
-        if bool((batch.y == 1).any()):
+        if bool((batch.family != _NO_FAMILY).any()):
             total = total + params.family_loss_weight * F.cross_entropy(family, batch.family, ignore_index=_NO_FAMILY)
         return total
 

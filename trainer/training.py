@@ -34,7 +34,7 @@ __all__ = [
 
 # Settings that decide how fast a run is, not what comes of it; and those that a stage does not use.
 _ONLY_SPEED = frozenset({"threads", "device", "checkpoint_every_s"})
-_FINETUNING = frozenset({"epochs_finetune", "finetune_mask_share", "family_loss_weight"})
+_FINETUNING = frozenset({"epochs_finetune", "finetune_mask_share", "family_loss_weight", "teacher_weight"})
 _TRANSFORMER = frozenset({"d_model", "n_heads", "n_layers", "d_feedforward", "numeric_embedding"})
 _NOVELTY = frozenset({"epochs_novelty", "novelty_distance_weight"})
 _UNUSED = {
@@ -43,7 +43,7 @@ _UNUSED = {
     "novelty": _FINETUNING | _TRANSFORMER | {"epochs_pretrain", "pretrain_mask_share"},
 }
 
-_DECIDING = ("model.py", "neighbours.py", "novelty.py", "stages.py", "training.py")
+_DECIDING = ("distillation.py", "model.py", "neighbours.py", "novelty.py", "stages.py", "training.py")
 
 Trained = TypeVar("Trained", bound=FlowNetwork)
 

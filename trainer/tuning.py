@@ -18,6 +18,7 @@ from optuna.visualization import matplotlib as plots
 
 from export.progress import console
 from schemas.params import Params, TrainParams
+from trainer.distillation import softened
 from trainer.prepare import Prepared, load_prepared
 from trainer.stages import finetune_stage, model_inputs, new_model
 from trainer.subsets import resplit, thin
@@ -110,13 +111,14 @@ def _value_of(
     train_params = TrainParams.model_validate(given)
     torch.manual_seed(params.data.seed)
     model = new_model(prepared, train_params)
+    rows = model_inputs(prepared, prepared.rows("train"), model)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     stage = finetune_stage(train_params, validation)
     with TemporaryDirectory() as folder:
         try:
             outcome = train(
                 model,
-                model_inputs(prepared, prepared.rows("train"), model),
+                softened(rows, prepared, train_params, seed=params.data.seed),
                 stage,
                 train_params,
                 path=Path(folder) / "trial.pt",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from schemas.params import TrainParams
+from trainer.distillation import softened
 from trainer.model import FlowClassifier, TabularExpert
 from trainer.novelty import NoveltyModel, new_novelty_model, novelty_inputs, novelty_stage, standardize
 from trainer.prepare import Prepared
@@ -59,7 +60,9 @@ def _fitted(
     labelled: np.ndarray | None,
 ) -> Network:
     rows = model_inputs(prepared, prepared.rows("train"), model)
-    with_labels = rows if labelled is None else model_inputs(prepared, labelled, model)
+    with_labels = (
+        softened(rows, prepared, params, seed=seed) if labelled is None else model_inputs(prepared, labelled, model)
+    )
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     stages: list[tuple[Stage[Any], Inputs]] = [(finetune_stage(params, validation), with_labels)]
     if params.epochs_pretrain and isinstance(model, TabularExpert):
