@@ -26,9 +26,9 @@ def _columns() -> tuple[object, ...]:
 
 
 @contextmanager
-def steps(description: str, total: int, done: int = 0) -> Iterator["Steps"]:
+def steps(description: str, total: int, done: int = 0, *, shown: bool = True) -> Iterator["Steps"]:
     """A bar of `total` steps, `done` of them already, whose note can change as it advances."""
-    with Progress(*_columns(), console=console, disable=not console.is_terminal) as progress:  # type: ignore[arg-type]
+    with Progress(*_columns(), console=console, disable=not (shown and console.is_terminal)) as progress:  # type: ignore[arg-type]
         yield Steps(progress, progress.add_task(description, total=total, completed=done, note=""))
 
 

@@ -232,8 +232,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command in ("compare", "ablate", "unseen", "transfer"):
             _experiment(arguments, params, directory)
             return 0
+        from trainer.distributed import joined
+
         stages = {"pretrain": commands.pretrain, "novelty": commands.novelty, "finetune": commands.finetune}
-        stages[arguments.command](params, directory)
+        with joined():
+            stages[arguments.command](params, directory)
     return 0
 
 

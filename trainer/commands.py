@@ -10,6 +10,7 @@ from export.progress import console
 from schemas.errors import FlowsentryError
 from schemas.params import Params
 from trainer.distillation import softened
+from trainer.distributed import is_first, local_device
 from trainer.freezing import freeze
 from trainer.model import TabularExpert
 from trainer.novelty import new_novelty_model, novelty_inputs, novelty_stage, standardize
@@ -34,7 +35,7 @@ def _start(params: Params, directory: Path, *, labelled: bool = True) -> tuple[P
     if params.train.threads is not None:
         torch.set_num_threads(params.train.threads)
     torch.manual_seed(params.data.seed)
-    return load_prepared(directory / "prepared", labelled=labelled), device_of(params)
+    return load_prepared(directory / "prepared", labelled=labelled), local_device(device_of(params))
 
 
 def _take_over(model: TabularExpert, path: Path, schema_hash: str) -> list[dict[str, object]]:
@@ -119,6 +120,8 @@ def novelty(params: Params, directory: Path) -> Path:
             device=device,
             tracker=run,
         )
+        if not is_first():
+            return frozen
         standardize(model.eval(), validation)
         replace_weights(path, model)
         freeze(model, len(prepared.schema.categorical), frozen)
@@ -149,6 +152,8 @@ def finetune(params: Params, directory: Path) -> Path:
             device=device,
             tracker=run,
         )
+        if not is_first():
+            return path
         calibrate(model.eval(), validation)
         replace_weights(path, model)
         metrics = {}

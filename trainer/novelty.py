@@ -26,7 +26,7 @@ from trainer.model import FlowNetwork, NetworkConfig
 from trainer.neighbours import Neighbours
 from trainer.prepare import Prepared
 from trainer.stages import raw_inputs
-from trainer.training import Inputs, Stage
+from trainer.training import Draw, Inputs, Part, Stage
 
 __all__ = [
     "NoveltyConfig",
@@ -228,18 +228,16 @@ def new_novelty_model(prepared: Prepared, benign: np.ndarray, params: TrainParam
 def novelty_stage(params: TrainParams, validation: Inputs) -> Stage[NoveltyModel]:
     """Hide a group of each row's features and some others, and say what they were: cross-entropy. Benign rows alone."""
 
-    def loss(model: NoveltyModel, batch: Inputs, generator: torch.Generator) -> Tensor:
+    def loss(model: NoveltyModel, batch: Inputs, draw: Draw) -> list[Part]:
         classes, present = model.classes(batch.numeric, batch.categories)
-        rows, n_features = classes.shape
-        group = torch.randint(len(model.members), (rows, 1), generator=generator)
+        group = (draw(1) * len(model.members)).long()
         # Others too, each row its own share of them: a flow may come with features missing.
-        share = torch.rand((rows, 1), generator=generator) * 0.5
-        others = torch.rand((rows, n_features), generator=generator) < share
+        others = draw(classes.shape[1]) < draw(1) * 0.5
         hidden = ((model.groups.cpu() == group) | others).to(classes.device)
         contexts = model.parts(classes, present & ~hidden).sum(1, keepdim=True)
         log_p = model.log_probabilities(contexts, torch.zeros_like(model.groups))
         asked = hidden & present
-        return -(log_p.gather(-1, classes.unsqueeze(-1))[..., 0] * asked).sum() / asked.sum().clamp(min=1)
+        return [Part(-(log_p.gather(-1, classes.unsqueeze(-1))[..., 0] * asked).sum(), asked.sum())]
 
     def evaluate(model: NoveltyModel) -> dict[str, float]:
         return {"validation_score": -float(raw_surprise_of(model, validation).mean())}

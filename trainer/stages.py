@@ -1,5 +1,6 @@
 """The two stages: masked feature modelling without labels, then attack and family heads together."""
 
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from schemas.params import TrainParams
 from trainer.calibration import fit_calibration
 from trainer.model import FlowClassifier, ModelConfig, TabularExpert
 from trainer.prepare import Prepared
-from trainer.training import Inputs, Stage
+from trainer.training import Draw, Inputs, Part, Stage
 
 __all__ = [
     "calibrate",
@@ -82,11 +83,10 @@ def raw_inputs(prepared: Prepared, rows: np.ndarray) -> tuple[Tensor, Tensor]:
 def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage[FlowClassifier]:
     """Hide a share of each row's features, reconstruct them: squared error for numbers, cross-entropy for categories."""
 
-    def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:
+    def loss(model: FlowClassifier, batch: Inputs, draw: Draw) -> list[Part]:
         assert isinstance(model, TabularExpert), "only it reconstructs"
         present = torch.cat([~torch.isnan(batch.numeric), batch.categories != 0], dim=1)
-        draw = torch.rand(present.shape, generator=generator).to(present.device)
-        hidden = present & (draw < params.pretrain_mask_share)
+        hidden = present & (draw(present.shape[1]).to(present.device) < params.pretrain_mask_share)
         numeric, logits = model.reconstruct(batch.numeric, batch.categories, hidden)
         n_numeric = numeric.shape[1]
         wanted = hidden[:, :n_numeric]
@@ -97,14 +97,18 @@ def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage[
                 asked, batch.categories[:, index] - 1, torch.full_like(batch.categories[:, index], -100)
             )
             total = total + F.cross_entropy(logit, codes, ignore_index=-100, reduction="sum")
-        return total / hidden.sum().clamp(min=1)
+        return [Part(total, hidden.sum())]
 
     def evaluate(model: FlowClassifier) -> dict[str, float]:
         device = next(model.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            losses = [float(loss(model, part, generator)) for part in _parts(validation, device)]
-        return {"validation_score": -float(np.mean(losses))}
+            parts = [
+                part
+                for rows in _parts(validation, device)
+                for part in loss(model, rows, partial(_uniform, len(rows), generator))
+            ]
+        return {"validation_score": -float(np.mean([float(part.total / part.count) for part in parts]))}
 
     return Stage("pretrain", params.epochs_pretrain, loss, evaluate, "validation_score")
 
@@ -112,16 +116,16 @@ def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage[
 def finetune_stage(params: TrainParams, validation: Inputs) -> Stage[FlowClassifier]:
     """Attack or not, by targets that may be soft, and which family, which counts for attacks alone."""
 
-    def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:
-        shape = (len(batch), batch.numeric.shape[1] + batch.categories.shape[1])
+    def loss(model: FlowClassifier, batch: Inputs, draw: Draw) -> list[Part]:
         # Each row its own share, up to twice the mean, so that rows with nothing hidden stay common.
-        share = torch.rand((shape[0], 1), generator=generator) * 2 * params.finetune_mask_share
-        hidden = (torch.rand(shape, generator=generator) < share).to(batch.y.device)
+        share = draw(1) * 2 * params.finetune_mask_share
+        hidden = (draw(batch.numeric.shape[1] + batch.categories.shape[1]) < share).to(batch.y.device)
         attack, family = model.classify(batch.numeric, batch.categories, hidden)
-        total = F.binary_cross_entropy_with_logits(attack, batch.y)
-        if bool((batch.family != _NO_FAMILY).any()):
-            total = total + params.family_loss_weight * F.cross_entropy(family, batch.family, ignore_index=_NO_FAMILY)
-        return total
+        of_family = F.cross_entropy(family, batch.family, ignore_index=_NO_FAMILY, reduction="sum")
+        return [
+            Part(F.binary_cross_entropy_with_logits(attack, batch.y, reduction="sum"), len(batch)),
+            Part(of_family, (batch.family != _NO_FAMILY).sum(), params.family_loss_weight),
+        ]
 
     def evaluate(model: FlowClassifier) -> dict[str, float]:
         scores, families = predict(model, validation)
@@ -157,6 +161,10 @@ def calibrate(model: FlowClassifier, validation: Inputs) -> None:
         )
         scale, offset = fit_calibration(logits.numpy(), validation.y.numpy())
         model.calibration.copy_(torch.tensor([scale, offset]))
+
+
+def _uniform(rows: int, generator: torch.Generator, count: int) -> Tensor:
+    return torch.rand((rows, count), generator=generator)
 
 
 def _parts(inputs: Inputs, device: torch.device, rows: int = 512) -> list[Inputs]:

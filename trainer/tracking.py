@@ -11,9 +11,10 @@ from typing import Any
 import mlflow
 
 from schemas.params import Params
+from trainer.distributed import is_first
 from trainer.prepare import Prepared
 
-__all__ = ["Run", "tracked_run", "tracked_stage"]
+__all__ = ["Run", "Untracked", "tracked_run", "tracked_stage"]
 
 
 class Run:
@@ -30,12 +31,25 @@ class Run:
             mlflow.log_artifact(str(path))
 
 
+class Untracked(Run):
+    """A run of which nothing is kept."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        pass
+
+    def log_artifact(self, path: Path) -> None:
+        pass
+
+
 @contextmanager
 def tracked_run(
     params: Params, stage: str, dataset: str, schema_hash: str, inputs: Sequence[Mapping[str, Any]]
 ) -> Iterator[Run]:
     """Open a run named `stage-time` in the data set's experiment, with every parameter, and as tags the git commit and what
     was read: the `file` and `sha256` of each of `inputs`."""
+    if not is_first():
+        yield Untracked()
+        return
     logging.getLogger("alembic").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(params.tracking.mlflow_uri)
     mlflow.set_experiment(f"flowsentry-{dataset}")

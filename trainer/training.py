@@ -3,7 +3,7 @@
 import hashlib
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,23 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from export.progress import console, steps
 from schemas.errors import FlowsentryError
 from schemas.params import TrainParams
+from trainer import distributed
 from trainer.model import FlowNetwork, ModelConfig, TabularExpert
 
 __all__ = [
+    "Draw",
     "Inputs",
     "Outcome",
+    "Part",
     "Stage",
     "Tracker",
     "Trained",
     "build_model",
+    "drawing",
     "load_checkpoint",
+    "mean_loss",
     "replace_weights",
+    "report",
     "same_preprocessing",
     "train",
 ]
@@ -43,7 +49,7 @@ _UNUSED = {
     "novelty": _FINETUNING | _TRANSFORMER | {"epochs_pretrain", "pretrain_mask_share"},
 }
 
-_DECIDING = ("distillation.py", "model.py", "neighbours.py", "novelty.py", "stages.py", "training.py")
+_DECIDING = ("distillation.py", "distributed.py", "model.py", "neighbours.py", "novelty.py", "stages.py", "training.py")
 
 Trained = TypeVar("Trained", bound=FlowNetwork)
 
@@ -72,12 +78,26 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a loss: the mean of `count` values whose sum is `total`, with a weight. Of several processes the sums and the
+    counts are added up."""
+
+    total: Tensor
+    count: Tensor | int
+    weight: float = 1.0
+
+
+Draw = Callable[[int], Tensor]
+"""So many random numbers from 0 to 1 for each row of the batch: n → f32[B, n]."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stage(Generic[Trained]):
     """One stage: its name, epochs, loss of a batch, and how good a model is on validation rows (higher is better)."""
 
     name: str
     epochs: int
-    loss: Callable[[Trained, Inputs, torch.Generator], Tensor]
+    loss: Callable[[Trained, Inputs, Draw], Sequence[Part]]
     evaluate: Callable[[Trained], dict[str, float]]
     criterion: str
 
@@ -160,9 +180,7 @@ def train(
     if resume and path.exists():
         saved = load_checkpoint(path, schema_hash=schema_hash)
         if differences := _differences(saved, model, stage, total, params):
-            console.print(
-                f"{stage.name}: {path} is of another run ({', '.join(differences)}): starting anew", soft_wrap=True
-            )
+            report(f"{stage.name}: {path} is of another run ({', '.join(differences)}): starting anew")
         else:
             step, best, best_weights, running = saved["step"], saved["best"], saved["weights"], saved["running_loss"]
             model.load_state_dict(saved["model"])
@@ -170,9 +188,11 @@ def train(
             schedule.load_state_dict(saved["schedule"])
             average.load_state_dict(saved["average"])
             history = saved["history"]
-            console.print(f"{stage.name}: resumed at step {step} of {total}")
+            report(f"{stage.name}: resumed at step {step} of {total}")
 
     def save() -> None:
+        if not distributed.is_first():
+            return
         checkpoint = {
             "stage": stage.name,
             "step": step,
@@ -196,26 +216,29 @@ def train(
     first, between_steps = step, True
     with (
         _saved_on_interrupt(lambda: save() if between_steps and step > first else None),
-        steps(stage.name, total, step) as bar,
+        steps(stage.name, total, step, shown=distributed.is_first()) as bar,
     ):
         while step < total:
             epoch, place = divmod(step, per_epoch)
             # Seeded by place, not by history, so that a resumed run draws what an uninterrupted one would have.
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-            batch = rows.take(order[place * params.batch_size : (place + 1) * params.batch_size], device)
-            generator = torch.Generator().manual_seed(seed * 7_000_003 + step)
+            chosen = order[place * params.batch_size : (place + 1) * params.batch_size]
+            batch = rows.take(distributed.ours(chosen), device)
+            draw = drawing(len(chosen), torch.Generator().manual_seed(seed * 7_000_003 + step))
 
             model.train()
-            loss = stage.loss(model, batch, generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss = mean_loss(stage.loss(model, batch, draw), device)
             optimizer.zero_grad()
             loss.backward()
+            distributed.sum_gradients(model)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             between_steps = False
             optimizer.step()
             schedule.step()
             average.update_parameters(model)
             step += 1
-            value = float(loss.detach())
+            value = float(distributed.summed(loss))
             running = value if step == 1 else 0.98 * running + 0.02 * value
             shown = best.get(stage.criterion, -np.inf)
             bar.advance(f"loss {running:.4f}" + (f", {stage.criterion} {shown:.5f}" if np.isfinite(shown) else ""))
@@ -224,15 +247,15 @@ def train(
                 scores = stage.evaluate(_averaged(average, type(model)))
                 if scores[stage.criterion] > best[stage.criterion]:
                     best, best_weights = scores, _weights(average)
-                tracker.log_metrics({"loss": running, **scores}, step // per_epoch)
+                if distributed.is_first():
+                    tracker.log_metrics({"loss": running, **scores}, step // per_epoch)
                 told = {"stage": stage.name, "epoch": step // per_epoch, "criterion": stage.criterion}
                 history.append({**told, "loss": running, **scores})
                 rate = (step - first) * params.batch_size / (time.monotonic() - started)
                 shown_scores = ", ".join(f"{name} {score:.5f}" for name, score in scores.items())
-                console.print(
+                report(
                     f"{stage.name}: epoch {step // per_epoch}/{stage.epochs}, loss {running:.4f}, {shown_scores}, "
-                    f"{rate:.0f} rows/s, {(total - step) * params.batch_size / rate / 60:.0f} min left → {path}",
-                    soft_wrap=True,
+                    f"{rate:.0f} rows/s, {(total - step) * params.batch_size / rate / 60:.0f} min left → {path}"
                 )
             if step == total or step % per_epoch == 0 or time.monotonic() - saved_at > params.checkpoint_every_s:
                 save()
@@ -248,6 +271,24 @@ def _code() -> str:
     """Of the code that decides what comes of a run: one of other code would go on as neither."""
     texts = [Path(__file__).with_name(name).read_bytes() for name in _DECIDING]
     return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
+def drawing(rows: int, generator: torch.Generator) -> Draw:
+    """Random numbers for the rows of a batch that are this process's, the same whoever else there is."""
+    return lambda count: distributed.ours(torch.rand((rows, count), generator=generator))
+
+
+def mean_loss(parts: Sequence[Part], device: torch.device) -> Tensor:
+    """This process's share of the loss of the whole batch."""
+    counts = distributed.summed(torch.stack([torch.as_tensor(part.count, device=device).float() for part in parts]))
+    shares = [part.weight * part.total / count.clamp(min=1) for part, count in zip(parts, counts, strict=True)]
+    return torch.stack(shares).sum()
+
+
+def report(line: str) -> None:
+    """Say how it goes, once."""
+    if distributed.is_first():
+        console.print(line, soft_wrap=True)
 
 
 def _save(checkpoint: Mapping[str, Any], path: Path) -> None:

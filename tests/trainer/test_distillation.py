@@ -23,7 +23,9 @@ def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_target_is_partly_what_the_trees_say(prepared: Prepared) -> None:
     rows = model_inputs(prepared, prepared.rows("train"), new_model(prepared, PARAMS))
     soft = softened(rows, prepared, PARAMS, seed=3)
-    np.testing.assert_allclose(soft.y.numpy(), 0.75 * rows.y.numpy() + 0.25 * taught(prepared, seed=3, threads=1), atol=1e-6)
+    np.testing.assert_allclose(
+        soft.y.numpy(), 0.75 * rows.y.numpy() + 0.25 * taught(prepared, seed=3, threads=1), atol=1e-6
+    )
     assert soft.numeric is rows.numeric and soft.family is rows.family
     assert softened(rows, prepared, TINY, seed=3) is rows, "not wanted"
 

@@ -1,6 +1,6 @@
 """The training loop: it learns, it can be killed at any moment, and it never takes up what is not its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tests.trainer.conftest import TINY
 from trainer.model import FlowClassifier, TabularExpert
 from trainer.prepare import Prepared
 from trainer.stages import finetune_stage, model_inputs, new_model, predict, pretrain_stage
-from trainer.training import Inputs, Stage, build_model, load_checkpoint, train
+from trainer.training import Draw, Inputs, Part, Stage, build_model, drawing, load_checkpoint, mean_loss, train
 
 SCHEMA = "hash of a schema"
 OFTEN, NEVER = 1e-9, 1e9
@@ -91,12 +91,12 @@ def stopping(stage: Stage[Any], *, at_step: int, error: BaseException) -> Stage[
     """The stage, whose loss raises instead of being worked out for the `at_step`th time."""
     calls = 0
 
-    def loss(model: FlowClassifier, batch: Inputs, generator: torch.Generator) -> Tensor:
+    def loss(model: FlowClassifier, batch: Inputs, draw: Draw) -> Sequence[Part]:
         nonlocal calls
         calls += 1
         if calls > at_step:
             raise error
-        return stage.loss(model, batch, generator)
+        return stage.loss(model, batch, draw)
 
     return replace(stage, loss=loss)
 
@@ -233,8 +233,9 @@ def test_batches_without_attacks_have_a_loss_too(prepared: Prepared, tmp_path: P
     inputs = model_inputs(prepared, prepared.rows("train"), model)
     benign = inputs.take((inputs.y == 0).nonzero()[:, 0], torch.device("cpu"))
     assert len(benign)
-    loss = bench.stage().loss(model, benign, torch.Generator().manual_seed(0))
-    assert bool(torch.isfinite(loss))
+    draw = drawing(len(benign), torch.Generator().manual_seed(0))
+    loss = mean_loss(bench.stage().loss(model, benign, draw), torch.device("cpu"))
+    assert bool(torch.isfinite(loss)) and bool(loss > 0)
 
 
 # It can be killed and resumed.

@@ -1,6 +1,6 @@
 """A trained model for an experiment: no checkpoint that stays, no tracking."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,15 +23,10 @@ from trainer.stages import (
     predict,
     pretrain_stage,
 )
+from trainer.tracking import Untracked
 from trainer.training import Inputs, Stage, Trained, train
 
 __all__ = ["Untracked", "fit_expert", "fit_network", "fit_novelty", "score_rows"]
-
-
-class Untracked:
-    """A tracker that keeps nothing."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
 
 
 def fit_expert(
