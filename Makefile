@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports unit soak mutants bench-malformed lock json clean
+.PHONY: help demo test lint types imports unit soak mutants bench-malformed bench-prepare lock json clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ unit: .venv/dev ## all tests, with branch coverage
 
 bench-malformed: .venv/dev ## what a stream costs of which half is malformed, over a clean one
 	$(BIN)/python -m bench.malformed
+
+bench-prepare: .venv/dev ## time and memory of `trainer prepare` for as many flows as CICIDS2017 has
+	$(BIN)/python -m bench.prepare
 
 soak: .venv/dev ## faults every few seconds for MINUTES=5 at half the top rate, by SEED
 	$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(SOAK)

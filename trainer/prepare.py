@@ -1,7 +1,6 @@
 """`prepare`: a data set's CSVs → arrays to train on, and a record of all that was done to them."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from export.bundle import sha256_of
-from export.progress import track
-from export.reading import FlowBatch, read_flows
+from export.reading import read_flows
 from schemas.datasets import schema_named
-from schemas.errors import FlowsentryError, HeaderError, LabelError
+from schemas.errors import FlowsentryError
 from schemas.flow import FlowSchema, Kind
 from schemas.params import DataParams
-from schemas.times import parse_time
-from trainer.cleaning import clean
-from trainer.preprocessing import Preprocessor, encode, fit, vocabulary
+from trainer.cleaning import clean, vector_hashes
+from trainer.preprocessing import Preprocessor, fit
+from trainer.reading import Categories, read_all, vectors_of
 from trainer.splitting import SPLITS, balance, split
 
-__all__ = ["Prepared", "families_of", "load_prepared", "prepare"]
+__all__ = ["Prepared", "load_prepared", "prepare"]
 
 log = structlog.get_logger()
 
@@ -62,46 +59,39 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
         FlowsentryError: no file is one of the data set's, a label is unknown, or attacks or benign flows are lacking.
     """
     schema = schema_named(params.dataset)
-    reports: list[dict[str, object]] = []
-    matrices: list[dict[str, np.ndarray]] = []
-    families: list[np.ndarray] = []
-    times: list[np.ndarray] = []
-    for path in track(list(files), "reading"):
-        report, columns, labels, when = _read(path, schema, benign_only=params.benign_only)
-        reports.append(report)
-        if columns is not None:
-            matrices.append(columns)
-            families.append(labels)
-            times.append(when)
-    if not any(map(len, families)):
-        raise FlowsentryError(f"none of the files has usable rows of {schema.name}: {json.dumps(reports)}")
-
-    columns = {name: np.concatenate([part[name] for part in matrices]) for name in schema.names}
-    family, time = np.concatenate(families), np.concatenate(times)
-    raw, vocabularies = _matrix(columns, schema)
+    flows = read_all(files, schema, benign_only=params.benign_only)
+    if not len(flows.x):
+        raise FlowsentryError(f"none of the files has usable rows of {schema.name}: {json.dumps(flows.reports)}")
     is_attack = np.array([item.is_attack for item in schema.families])
-    cleaned = clean(raw, family, is_attack[family], schema.names)
+    cleaned = clean(flows.x, flows.family, is_attack[flows.family], schema.names)
     kept = np.flatnonzero(cleaned.keep)
     if not params.benign_only:
-        _require_both(is_attack[family[kept]], "all rows after cleaning")
+        _require_both(is_attack[flows.family[kept]], "all rows after cleaning")
     if params.balanced_rows is not None:
-        kept = kept[balance(is_attack[family[kept]], rows=params.balanced_rows, seed=params.seed)]
-    raw, family, time = raw[kept], family[kept], time[kept]
-    columns = {name: values[kept] for name, values in columns.items()}
+        kept = kept[balance(is_attack[flows.family[kept]], rows=params.balanced_rows, seed=params.seed)]
+    x, family, time = flows.x[kept], flows.family[kept], flows.time[kept]
+    categories, reports = flows.categories, flows.reports
+    del flows  # half of all memory
 
-    side = split(raw, family, validation_share=params.validation_share, test_share=params.test_share, seed=params.seed)
-    held_out = _rows_among(columns, raw, schema, vocabularies, exclude)
+    side = split(x, family, validation_share=params.validation_share, test_share=params.test_share, seed=params.seed)
+    held_out = _rows_among(x, schema, categories, exclude)
     side[held_out] = SPLITS.index("test")
 
     # Categories are learnt from training rows alone, like everything else.
     train = side == SPLITS.index("train")
     for name in () if params.benign_only else ("train", "validation"):
         _require_both(is_attack[family[side == SPLITS.index(name)]], f"the {name} rows")
-    vocabularies = {feature.name: vocabulary(columns[feature.name][train]) for feature in schema.categorical}
-    x = _encoded(columns, schema, vocabularies)
+    vocabularies: dict[str, tuple[str, ...]] = {}
+    for feature in schema.categorical:
+        column = schema.names.index(feature.name)
+        vocabularies[feature.name], recoded = categories.of_codes(feature.name, x[train, column])
+        x[:, column] = recoded[x[:, column].astype(np.int64)]
+    learnt_from = x[train]
     y = is_attack[family].astype(np.int8)
-    preprocessor = fit(x[train], y[train] == 1, schema, vocabularies, n_quantiles=params.n_quantiles, seed=params.seed)
-    empty = [name for name, column in zip(schema.names, x[train].T, strict=True) if _is_empty(column, schema, name)]
+    preprocessor = fit(
+        learnt_from, y[train] == 1, schema, vocabularies, n_quantiles=params.n_quantiles, seed=params.seed
+    )
+    empty = [name for name, column in zip(schema.names, learnt_from.T, strict=True) if _is_empty(column, schema, name)]
     if empty:
         log.warning("features without a value in any training row", features=empty)
     metadata: dict[str, object] = {
@@ -112,7 +102,7 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
         "balanced_rows": params.balanced_rows,
         "held_out_as_sample": int(held_out.sum()),
         "splits": {name: _counts(family[side == index], schema) for index, name in enumerate(SPLITS)},
-        "features": [_transformation(schema, preprocessor, index, x[train]) for index in range(len(schema.names))],
+        "features": [_transformation(schema, preprocessor, index, learnt_from) for index in range(len(schema.names))],
         "not_features": {
             **{column.name: "metadata: travels into the alert, never into the model" for column in schema.metadata},
             **dict.fromkeys(schema.label_columns, "label"),
@@ -163,85 +153,6 @@ def load_prepared(directory: Path, *, labelled: bool = True) -> Prepared:
     return prepared
 
 
-def _read(
-    path: Path, schema: FlowSchema, *, benign_only: bool
-) -> tuple[dict[str, object], dict[str, np.ndarray] | None, np.ndarray, np.ndarray]:
-    """One file → what is reported of it, its columns, and the family number and the time of each row."""
-    report: dict[str, object] = {"file": path.name, "sha256": sha256_of(path)}
-    try:
-        batches = list(read_flows(path, schema, min_feature_coverage=0.5))
-    except HeaderError as error:
-        log.warning("file skipped", file=path.name, why=str(error))
-        why = str(error).replace(
-            str(path), path.name
-        )  # the report goes into the bundle, and paths are nobody's business
-        return {**report, "skipped": why}, None, np.empty(0), np.empty(0)
-    rejects = Counter(reject.reason.value for batch in batches for reject in batch.rejects)
-    report |= {"rows": sum(len(batch.rows) for batch in batches), "rejected": dict(rejects)}
-    if rejects:
-        log.warning("rows refused", file=path.name, **rejects)
-    if not batches:
-        return report, None, np.empty(0), np.empty(0)
-    if benign_only and not any(name in batches[0].labels for name in schema.label_columns):
-        benign = next(number for number, family in enumerate(schema.families) if not family.is_attack)
-        families = np.full(sum(len(batch.rows) for batch in batches), benign)
-    else:
-        families = np.concatenate([families_of(batch, schema, path) for batch in batches])
-    columns = {
-        feature.name: np.concatenate([_column(batch, feature.name, feature.kind) for batch in batches])
-        for feature in schema.features
-    }
-    times = np.concatenate([_times(batch) for batch in batches])
-    if benign_only:
-        benign_rows = ~np.array([family.is_attack for family in schema.families])[families]
-        report["attacks_left_out"] = int((~benign_rows).sum())
-        columns = {name: values[benign_rows] for name, values in columns.items()}
-        families, times = families[benign_rows], times[benign_rows]
-    return report, columns, families, times
-
-
-def _times(batch: FlowBatch) -> np.ndarray:
-    """Unix seconds f64[B]; NaN where a row does not tell."""
-    told = [parse_time(cell) for cell in batch.times] or [None] * len(batch.rows)
-    return np.array([np.nan if time is None else time.timestamp() for time in told])
-
-
-def _column(batch: FlowBatch, name: str, kind: Kind) -> np.ndarray:
-    if name in batch.columns:
-        return batch.columns[name]
-    fill: object = np.nan if kind is Kind.NUMERIC else None
-    return np.full(len(batch.rows), fill, dtype=np.float64 if kind is Kind.NUMERIC else object)
-
-
-def families_of(batch: FlowBatch, schema: FlowSchema, path: Path) -> np.ndarray:
-    """The family number of each row, from the first of the schema's label columns that is there: int64[B].
-
-    Raises:
-        FlowsentryError: no label column, an unknown label, or one that another label column contradicts.
-    """
-    present = [name for name in schema.label_columns if name in batch.labels]
-    if not present:
-        raise FlowsentryError(f"{path}: no label column: expected {' or '.join(schema.label_columns)}")
-    name, *others = present
-    numbers = {family.name: number for number, family in enumerate(schema.families)}
-    try:
-        known = {label: numbers[schema.family_of(label).name] for label in dict.fromkeys(batch.labels[name])}
-    except LabelError as error:
-        first = schema.label_columns[0]
-        hint = "" if name == first else f". The family is read from {first}, a column that this file lacks"
-        raise LabelError(f"{path}: {error}{hint}") from None
-    families = np.array([known[label] for label in batch.labels[name]], dtype=np.int64)
-    for other in (name for name in others if name == "label"):  # 0 or 1; further columns say other things
-        said = np.array([cell.strip() for cell in batch.labels[other]], dtype=np.str_)
-        is_attack = np.array([family.is_attack for family in schema.families])[families]
-        for place in np.flatnonzero(np.where(is_attack, said == "0", said == "1"))[:1].tolist():
-            raise LabelError(
-                f"{path}: data row {batch.rows[place]}: {name} {batch.labels[name][place]!r} means "
-                f"{schema.families[families[place]].name}, but {other} is {said[place]}"
-            )
-    return families
-
-
 def _require_both(is_attack: np.ndarray, where: str) -> None:
     attacks, benign = int(is_attack.sum()), int((~is_attack).sum())
     if not (attacks and benign):
@@ -253,39 +164,14 @@ def _is_empty(column: np.ndarray, schema: FlowSchema, name: str) -> bool:
     return bool((np.isnan(column) if numeric else column == 0).all())
 
 
-def _matrix(columns: dict[str, np.ndarray], schema: FlowSchema) -> tuple[np.ndarray, dict[str, tuple[str, ...]]]:
-    """All rows as f32[N, F] with categories of the whole file set as codes: for telling vectors apart."""
-    vocabularies = {feature.name: vocabulary(columns[feature.name]) for feature in schema.categorical}
-    return _encoded(columns, schema, vocabularies), vocabularies
-
-
-def _encoded(
-    columns: dict[str, np.ndarray], schema: FlowSchema, vocabularies: dict[str, tuple[str, ...]]
-) -> np.ndarray:
-    return np.column_stack(
-        [
-            columns[feature.name].astype(np.float32)
-            if feature.kind is Kind.NUMERIC
-            else encode(columns[feature.name], vocabularies[feature.name])
-            for feature in schema.features
-        ]
-    )
-
-
-def _rows_among(
-    columns: dict[str, np.ndarray],
-    matrix: np.ndarray,
-    schema: FlowSchema,
-    vocabularies: dict[str, tuple[str, ...]],
-    files: Iterable[Path],
-) -> np.ndarray:
+def _rows_among(x: np.ndarray, schema: FlowSchema, categories: Categories, files: Iterable[Path]) -> np.ndarray:
     """Which rows have a feature vector that stands in one of `files`: bool[N]."""
-    vectors: set[bytes] = set()
+    found = np.zeros(len(x), dtype=bool)
     for path in files:
-        for batch in read_flows(path, schema, min_feature_coverage=0.0):
-            part = {feature.name: _column(batch, feature.name, feature.kind) for feature in schema.features}
-            vectors.update(row.tobytes() for row in _encoded(part, schema, vocabularies) + np.float32(0.0))
-    return np.array([row.tobytes() in vectors for row in matrix + np.float32(0.0)], dtype=bool)
+        parts = [vectors_of(batch, schema, categories) for batch in read_flows(path, schema, min_feature_coverage=0.0)]
+        vectors = vector_hashes(np.concatenate([np.empty((0, x.shape[1]), dtype=np.float32), *parts]))
+        found |= np.isin(vector_hashes(x), vectors)
+    return found
 
 
 def _counts(families: np.ndarray, schema: FlowSchema) -> dict[str, int]:

@@ -14,7 +14,7 @@ from sklearn.preprocessing import QuantileTransformer
 
 from schemas.flow import FlowSchema
 
-__all__ = ["FeatureRange", "Preprocessor", "encode", "fit", "vocabulary"]
+__all__ = ["FeatureRange", "Preprocessor", "encode", "fit"]
 
 # Beyond these quantiles a value of a flow counts as unusual for a benign one.
 _BENIGN_QUANTILES = (0.01, 0.5, 0.99)
@@ -57,11 +57,6 @@ class Preprocessor:
         return cls(benign=benign, **content)
 
 
-def vocabulary(values: np.ndarray) -> tuple[str, ...]:
-    """The categories of a column object[N], sorted; missing (None) is none."""
-    return tuple(sorted({value for value in values if value is not None}))
-
-
 def encode(values: np.ndarray, categories: tuple[str, ...]) -> np.ndarray:
     """K categories → codes: object[N] → f32[N]; 0 for missing (None), K + 1 for unknown."""
     codes: dict[str | None, int] = {category: code for code, category in enumerate(categories, start=1)}
@@ -80,18 +75,19 @@ def fit(
 ) -> Preprocessor:
     """Fit on training rows: f32[N, F] raw values (codes for categories), bool[N]."""
     numeric = [schema.names.index(feature.name) for feature in schema.numeric]
-    transformer = QuantileTransformer(n_quantiles=min(n_quantiles, len(matrix)), subsample=None, random_state=seed)
-    values = matrix[:, numeric].astype(np.float64)
-    values[:, np.isnan(values).all(axis=0)] = 0.0  # a feature without any value has no quantiles
-    transformer.fit(values)
-    knots, heights = _map_points(np.asarray(transformer.quantiles_).T, np.asarray(transformer.references_))
-    benign = matrix[~is_attack]
-    ranges = {
-        feature.name: FeatureRange(*_quantiles(benign[:, column]))
-        for feature, column in zip(schema.numeric, numeric, strict=True)
-    }
+    n_points = min(n_quantiles, len(matrix))
+    quantiles, ranges = [], {}
+    for feature, column in zip(schema.numeric, numeric, strict=True):  # one by one: all at once take several copies
+        values = matrix[:, column].astype(np.float64)
+        if np.isnan(values).all():
+            values[:] = 0.0  # a feature without any value has no quantiles
+        transformer = QuantileTransformer(n_quantiles=n_points, subsample=None, random_state=seed).fit(values[:, None])
+        quantiles.append(transformer.quantiles_[:, 0])
+        ranges[feature.name] = FeatureRange(*_quantiles(matrix[~is_attack, column]))
+    knots, heights = _map_points(np.array(quantiles), np.linspace(0, 1, n_points))
+    benign = ~is_attack
     shares = {
-        name: _shares(benign[:, schema.names.index(name)], categories) for name, categories in vocabularies.items()
+        name: _shares(matrix[benign, schema.names.index(name)], categories) for name, categories in vocabularies.items()
     }
     return Preprocessor(schema.name, knots, heights, vocabularies, ranges, shares)
 

@@ -12,8 +12,9 @@ import numpy as np
 from export.reading import open_csv, parse_rows
 from schemas.errors import FlowsentryError
 from schemas.flow import FlowSchema, Kind
-from trainer.prepare import Prepared, families_of
+from trainer.prepare import Prepared
 from trainer.preprocessing import encode
+from trainer.reading import families_of
 
 __all__ = ["sample"]
 

@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from schemas.datasets import SCHEMAS
 from trainer.prepare import Prepared
-from trainer.preprocessing import Preprocessor, encode, fit, vocabulary
+from trainer.preprocessing import Preprocessor, encode, fit
 
 UNSW = SCHEMAS["unsw-nb15"]
 VOCABULARIES = {"proto": ("tcp", "udp"), "service": ("dns",), "state": ("con", "fin")}
@@ -158,12 +158,6 @@ def test_what_is_saved_can_be_read_without_our_classes(prepared: Prepared, tmp_p
     )
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.split() == ["dict", "float", "ndarray", "str", "tuple"]
-
-
-def test_a_vocabulary_is_sorted_and_leaves_missing_out() -> None:
-    values = np.array(["udp", None, "tcp", "udp", "arp"], dtype=object)
-    assert vocabulary(values) == ("arp", "tcp", "udp")
-    assert vocabulary(np.array([None, None], dtype=object)) == ()
 
 
 def test_codes_start_at_one_zero_is_missing_and_the_one_after_the_last_unknown() -> None:

@@ -13,7 +13,7 @@ from export.detector import Detector
 from export.progress import track
 from export.reading import read_flows
 from schemas.errors import FlowsentryError
-from trainer.prepare import families_of
+from trainer.reading import families_of
 
 __all__ = ["ScoredRows", "score_files"]
 
