@@ -7,11 +7,9 @@ import json
 import shutil
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from export.bundle import read_bundle
 from schemas.errors import FlowsentryError
-from trainer.evaluation.report import FIGURES, between, figure, share
+from trainer.evaluation.report import FIGURES, templates
 
 __all__ = ["CARD", "REPORT", "write_card"]
 
@@ -36,15 +34,7 @@ def write_card(bundle: Path, evaluation: Path) -> Path:
         raise FlowsentryError(f"{error.filename}: missing. Run `python -m trainer evaluate --out` first") from None
     if metrics["bundle"]["dataset"] != manifest.schema.name:
         raise FlowsentryError(f"{evaluation} is of {metrics['bundle']['dataset']}, {bundle} of {manifest.schema.name}")
-    environment = Environment(
-        loader=PackageLoader("trainer.evaluation"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown, of our own manifest
-    )
-    environment.filters |= {"figure": figure, "share": share, "between": between}
+    environment = templates(autoescape=False)  # Markdown, of our own manifest
     card = environment.get_template("model_card.md").render(
         manifest=manifest,
         content=manifest.content,

@@ -11,7 +11,7 @@ from rich.table import Table as Shown
 from trainer.evaluation.metrics import FPRS, rate_name
 from trainer.experiments.table import Table
 
-__all__ = ["CAPTIONS", "FIGURES", "between", "figure", "print_tables", "render", "share"]
+__all__ = ["CAPTIONS", "FIGURES", "between", "figure", "print_tables", "render", "share", "templates"]
 
 CAPTIONS = {
     "roc": "Share of attacks found against share of benign flows that become alerts, on a logarithmic axis: a network has "
@@ -38,19 +38,26 @@ FIGURES = {
 
 def render(metrics: Mapping[str, Any], figures: Mapping[str, str], tables: Sequence[Table]) -> str:
     """The page: `metrics` as `evaluate` writes them, SVG texts by name, what experiments found."""
-    environment = Environment(
-        loader=PackageLoader("trainer.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"figure": figure, "share": share, "between": between}
+    environment = templates(autoescape=True)
     images = {name: base64.b64encode(figures[name].encode()).decode() for name in CAPTIONS if name in figures}
     page: str = environment.get_template("report.html").render(
         metrics=metrics, names=FIGURES, images=images, captions=CAPTIONS, tables=tables
     )
     return page
+
+
+def templates(*, autoescape: bool) -> Environment:
+    """Where the texts of reports and cards stand, with what they need to show figures."""
+    environment = Environment(
+        loader=PackageLoader("trainer.evaluation"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"figure": figure, "share": share, "between": between}
+    return environment
 
 
 def print_tables(metrics: Mapping[str, Any], console: Console) -> None:
