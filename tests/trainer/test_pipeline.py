@@ -26,6 +26,7 @@ NEEDED = (
     "trainer",
 )
 DIALECTS = {"cicids2017": "cicids2017", "cicids2017-improved": "improved", "unsw-nb15": "unsw-partition"}
+pytestmark = pytest.mark.timeout(1800)  # 39 commands one after the other
 STAGES = ("prepare", "pretrain", "novelty", "finetune", "export", "evaluate", "ship")
 
 
@@ -52,7 +53,7 @@ class Repository:
         who = {f"GIT_{role}_{what}": "x@x" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
-            words, cwd=self.root, env={**os.environ, **who, "PATH": path}, capture_output=True, text=True, timeout=600
+            words, cwd=self.root, env={**os.environ, **who, "PATH": path}, capture_output=True, text=True, timeout=1500
         )
         assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
