@@ -171,7 +171,7 @@ def test_a_model_of_benign_rows_finds_rows_that_break_their_rule(
     rule = np.array([3, 0, 6, 2, 7, 1, 5, 4])
     x[:, 6] = (rule[x[:, 4].astype(int)] + np.where(y == 1, rng.integers(1, 8, len(x)), 0)) % 8
     part = replace(prepared, x=x, y=y, split=split, family=np.tile(prepared.family, 6))
-    fitted = fit_novelty(part, TINY.model_copy(update={"epochs_novelty": 8}), seed=1, device=torch.device("cpu"))
+    fitted = fit_novelty(part, TINY.model_copy(update={"epochs_novelty": 16}), seed=1, device=torch.device("cpu"))
     assert len(fitted.config.n_classes) == len(prepared.schema.names)
     rows = np.flatnonzero(part.split != SPLITS.index("train"))
     found = raw_surprise_of(fitted, novelty_inputs(part, rows))
