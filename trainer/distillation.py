@@ -18,21 +18,24 @@ from trainer.splitting import SPLITS
 from trainer.subsets import LEFT_OUT
 from trainer.training import Inputs
 
-__all__ = ["softened", "taught"]
+__all__ = ["mixed", "softened", "taught"]
 
 _FOLDS = 5
 
 
 def softened(rows: Inputs, prepared: Prepared, params: TrainParams, *, seed: int) -> Inputs:
-    """The training rows, as `model_inputs` gives them, with targets of which `teacher_weight` is what trees say.
+    """The training rows, as `model_inputs` gives them, with targets of which `teacher_weight` is what trees say."""
+    if params.teacher_weight == 0:
+        return rows
+    return mixed(rows, taught(prepared, seed=seed, threads=params.threads), params.teacher_weight)
+
+
+def mixed(rows: Inputs, teacher: np.ndarray, weight: float) -> Inputs:
+    """Rows whose targets are `weight` times the teacher's f32[K], and labels for the rest.
 
     Cross-entropy is linear in its target, so this is the weighted sum of both losses.
     """
-    weight = params.teacher_weight
-    if weight == 0:
-        return rows
-    teacher = torch.from_numpy(taught(prepared, seed=seed, threads=params.threads))
-    return replace(rows, y=(1 - weight) * rows.y + weight * teacher)
+    return replace(rows, y=(1 - weight) * rows.y + weight * torch.from_numpy(teacher))
 
 
 def taught(prepared: Prepared, *, seed: int, threads: int | None) -> np.ndarray:

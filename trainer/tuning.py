@@ -4,21 +4,23 @@ T. Akiba et al.: Optuna: A Next-generation Hyperparameter Optimization Framework
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
+import numpy as np
 import optuna
 import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as plots
 
 from export.progress import console
 from schemas.params import Params, TrainParams
-from trainer.distillation import softened
+from trainer.distillation import mixed, taught
 from trainer.prepare import Prepared, load_prepared
 from trainer.stages import finetune_stage, model_inputs, new_model
 from trainer.subsets import resplit, thin
@@ -27,16 +29,17 @@ from trainer.training import train
 
 __all__ = ["SPACE", "tune"]
 
-SPACE: Mapping[str, Callable[[optuna.Trial, str], Any]] = {
-    "learning_rate": lambda trial, name: trial.suggest_float(name, 2e-4, 4e-3, log=True),
-    "weight_decay": lambda trial, name: trial.suggest_float(name, 1e-4, 0.3, log=True),
-    "finetune_mask_share": lambda trial, name: trial.suggest_float(name, 0.0, 0.3),
-    "family_loss_weight": lambda trial, name: trial.suggest_float(name, 0.03, 1.0, log=True),
-    "average_decay": lambda trial, name: trial.suggest_categorical(name, [0.9, 0.99, 0.998]),
-    "numeric_embedding": lambda trial, name: trial.suggest_categorical(name, ["linear", "piecewise"]),
-    "batch_size": lambda trial, name: trial.suggest_categorical(name, [128, 256, 512]),
+SPACE: Mapping[str, FloatDistribution | CategoricalDistribution] = {
+    "learning_rate": FloatDistribution(2e-4, 4e-3, log=True),
+    "weight_decay": FloatDistribution(1e-4, 0.3, log=True),
+    "finetune_mask_share": FloatDistribution(0.0, 0.3),
+    "family_loss_weight": FloatDistribution(0.03, 1.0, log=True),
+    "teacher_weight": FloatDistribution(0.0, 1.0),
+    "numeric_embedding": CategoricalDistribution(["linear", "piecewise"]),
+    "batch_size": CategoricalDistribution([128, 256, 512]),
 }
-"""What is searched, by its name in params.yaml's section train, and where."""
+"""What is searched, by its name in params.yaml's section train, and where. Not `average_decay`: how long the average of
+weights should be depends on how long a run is, and trials are short."""
 
 
 class _Reporter:
@@ -59,11 +62,13 @@ def tune(
     """Go on with the study of `directory` until it has so many trials; the best one's settings.
 
     Every trial trains on the same `rows` training rows for `epochs` epochs and is judged on the validation rows; test
-    rows take no part. `tune.db` is the study, `tune-*.svg` are its plots.
+    rows take no part. The first one has the settings of `params` that lie within
+    `SPACE`. `tune.db` is the study, `tune-*.svg` are its plots.
     """
     prepared = load_prepared(directory / "prepared")
     thinned = thin(prepared.split, prepared.family, rows, seed=params.data.seed)
     prepared = resplit(prepared, thinned, params.data)
+    teacher = taught(prepared, seed=params.data.seed, threads=params.train.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=f"{params.data.dataset}, {rows} rows, {epochs} epochs",
@@ -77,14 +82,16 @@ def tune(
     for broken in study.get_trials(states=(TrialState.RUNNING,)):  # a run that was killed left it so
         study.tell(broken.number, state=TrialState.FAIL)
         study.enqueue_trial(broken.params)
+    if not study.trials:
+        study.enqueue_trial(_searched(params.train))
     with tracked_stage(params, "tune", prepared):
         mlflow.log_params({"tune.rows": rows, "tune.epochs": epochs})
         while (done := _done(study)) < trials:
-            trial = study.ask()
-            settings = {name: suggest(trial, name) for name, suggest in SPACE.items()}
+            trial = study.ask(dict(SPACE))
+            settings = trial.params
             with mlflow.start_run(run_name=f"trial {trial.number}", nested=True):
                 mlflow.log_params(settings)
-                value = _value_of(trial, prepared, params, settings, epochs, device)
+                value = _value_of(trial, prepared, teacher, params, settings, epochs, device)
             if value is None:
                 study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -101,6 +108,7 @@ def tune(
 def _value_of(
     trial: optuna.Trial,
     prepared: Prepared,
+    teacher: np.ndarray,
     params: Params,
     settings: Mapping[str, Any],
     epochs: int,
@@ -118,7 +126,7 @@ def _value_of(
         try:
             outcome = train(
                 model,
-                softened(rows, prepared, train_params, seed=params.data.seed),
+                mixed(rows, teacher, train_params.teacher_weight),
                 stage,
                 train_params,
                 path=Path(folder) / "trial.pt",
@@ -130,6 +138,18 @@ def _value_of(
         except optuna.TrialPruned:
             return None
     return outcome.best[stage.criterion]
+
+
+def _searched(params: TrainParams) -> dict[str, Any]:
+    """The settings that are searched for, where they are within reach."""
+    given = {name: getattr(params, name) for name in SPACE}
+    return {name: value for name, value in given.items() if _within(SPACE[name], value)}
+
+
+def _within(distribution: FloatDistribution | CategoricalDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return distribution.low <= float(value) <= distribution.high
 
 
 def _done(study: optuna.Study) -> int:

@@ -46,6 +46,12 @@ def test_a_study_finds_settings_draws_its_plots_and_goes_on_where_it_was(directo
     assert best.keys() == SPACE.keys()
     assert {path.name for path in directory.glob("tune-*.svg")} == {"tune-history.svg", "tune-importance.svg"}
     assert len(study(directory).trials) == 3
+    first = study(directory).trials[0].params
+    assert first.keys() == SPACE.keys()
+    assert (first["weight_decay"], first["teacher_weight"]) == (TINY.weight_decay, TINY.teacher_weight), (
+        "to be bettered"
+    )
+    assert first["batch_size"] != TINY.batch_size, "that is not searched"
     search(directory, 3)
     assert len(study(directory).trials) == 3, "it has as many as are wanted"
     search(directory, 4)
