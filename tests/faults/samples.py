@@ -9,7 +9,7 @@ import psutil
 
 from tests.faults.running import Running
 
-__all__ = ["Sample", "sample", "typical"]
+__all__ = ["Sample", "most", "sample", "typical"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +59,11 @@ def typical(samples: Iterable[Sample]) -> tuple[float, float, float] | None:
         median(each.descriptors for each in chosen),
         median(each.threads for each in chosen),
     )
+
+
+def most(samples: Iterable[Sample]) -> tuple[int, int] | None:
+    """The most descriptors and threads that a process had; None without samples."""
+    chosen = list(samples)
+    if not chosen:
+        return None
+    return max(each.descriptors for each in chosen), max(each.threads for each in chosen)
