@@ -92,8 +92,8 @@ class TrainParams(_Section):
     numeric_embedding: Literal["linear", "piecewise"] = Field(
         "piecewise", description="Numeric tokens: b + x·W, or with an encoding of the quantile bins of x besides."
     )
-    batch_size: int = Field(256, ge=1, description="Rows of one optimizer step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Highest learning rate of the one-cycle schedule.")
+    batch_size: int = Field(128, ge=1, description="Rows of one optimizer step.")
+    learning_rate: float = Field(2e-3, gt=0, description="Highest learning rate of the one-cycle schedule.")
     weight_decay: float = Field(0.03, ge=0, description="AdamW decay; biases, norms and tokens are spared.")
     epochs_pretrain: int = Field(1, ge=0, description="Passes over the training rows with masked features, no labels.")
     epochs_finetune: int = Field(6, ge=1, description="Passes over the training rows with labels.")
@@ -105,9 +105,9 @@ class TrainParams(_Section):
     )
     pretrain_mask_share: float = Field(0.3, gt=0, lt=1, description="Share of a row's tokens to hide and reconstruct.")
     finetune_mask_share: float = Field(
-        0.1, ge=0, lt=1, description="Share of tokens hidden while finetuning, so that missing features do no harm."
+        0.05, ge=0, lt=1, description="Share of tokens hidden while finetuning, so that missing features do no harm."
     )
-    family_loss_weight: float = Field(0.3, ge=0, description="Weight of the attack-family loss beside the attack loss.")
+    family_loss_weight: float = Field(0.15, ge=0, description="Weight of the attack-family loss beside the attack loss.")
     teacher_weight: float = Field(
         0.0,
         ge=0,
