@@ -107,7 +107,9 @@ class TrainParams(_Section):
     finetune_mask_share: float = Field(
         0.05, ge=0, lt=1, description="Share of tokens hidden while finetuning, so that missing features do no harm."
     )
-    family_loss_weight: float = Field(0.15, ge=0, description="Weight of the attack-family loss beside the attack loss.")
+    family_loss_weight: float = Field(
+        0.15, ge=0, description="Weight of the attack-family loss beside the attack loss."
+    )
     teacher_weight: float = Field(
         0.0,
         ge=0,
@@ -117,6 +119,10 @@ class TrainParams(_Section):
     average_decay: float = Field(0.998, ge=0, lt=1, description="Decay of the moving average of weights that is kept.")
     checkpoint_every_s: float = Field(60, gt=0, description="Seconds between checkpoints, besides one per epoch.")
     threads: int | None = Field(None, ge=1, description="Torch threads; null takes every core.")
+    precision: Literal["auto", "bf16", "float32"] = Field(
+        "auto",
+        description="Of matrix products; auto takes bf16 where the processor or GPU has it. Weights are float32.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ import hashlib
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from export.progress import console, steps
@@ -227,7 +228,7 @@ def train(
             draw = drawing(len(chosen), torch.Generator().manual_seed(seed * 7_000_003 + step))
 
             model.train()
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with _arithmetic(params, device):
                 loss = mean_loss(stage.loss(model, batch, draw), device)
             optimizer.zero_grad()
             loss.backward()
@@ -271,6 +272,22 @@ def _code() -> str:
     """Of the code that decides what comes of a run: one of other code would go on as neither."""
     texts = [Path(__file__).with_name(name).read_bytes() for name in _DECIDING]
     return hashlib.sha256(b"".join(texts)).hexdigest()
+
+
+@contextmanager
+def _arithmetic(params: TrainParams, device: torch.device) -> Iterator[None]:
+    """Of a forward pass. On a CPU attention is written out: the fused one's backward pass is slow there, above all in bf16."""
+    on_cpu = device.type == "cpu"
+    if params.precision == "auto":
+        able = torch.cpu.get_capabilities()
+        half = not on_cpu or bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    else:
+        half = params.precision == "bf16"
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=half),
+        sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext(),
+    ):
+        yield
 
 
 def drawing(rows: int, generator: torch.Generator) -> Draw:

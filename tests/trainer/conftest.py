@@ -19,6 +19,7 @@ DATASET = "unsw-nb15"
 TINY = TrainParams(
     d_model=16, n_heads=2, n_layers=1, d_feedforward=32, batch_size=64, learning_rate=1e-2, epochs_pretrain=1,
     epochs_novelty=3, epochs_finetune=3, average_decay=0.9, threads=1, device="cpu",
+    precision="float32",
 )  # fmt: skip
 
 

@@ -407,3 +407,17 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_named(content: bytes, tmp_p
     path.write_bytes(content)
     with pytest.raises(FlowsentryError, match=r"finetune\.pt is no checkpoint of ours: .*`python -m trainer finetune`"):
         load_checkpoint(path, schema_hash=SCHEMA)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_learns_about_the_same_and_leaves_weights_whole(stage: str, prepared: Prepared, tmp_path: Path) -> None:
+    weights, losses = {}, {}
+    for precision in ("float32", "bf16"):
+        params = TINY.model_copy(update={"precision": precision})
+        bench = Bench(prepared, tmp_path / f"{precision}.pt", stage, params)
+        weights[precision] = bench.run()[0].state_dict()
+        losses[precision] = bench.history[-1]["loss"]
+    assert not same(weights["float32"], weights["bf16"]), "it was asked for"
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
+    for name, value in weights["bf16"].items():
+        assert value.dtype == weights["float32"][name].dtype
