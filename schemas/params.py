@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 __all__ = [
     "FILE_SUFFIX",
+    "ApiParams",
     "DataParams",
     "DatasetName",
     "DatasetParams",
@@ -212,6 +213,33 @@ class StreamParams(_Section):
         return self
 
 
+class ApiParams(_Section):
+    """The detector over HTTP; which bundle and which threshold says the section stream."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    key: SecretStr | None = Field(
+        None, min_length=8, description="What the header X-API-Key must hold; null asks for none. Better: key_file."
+    )
+    key_file: Path | None = Field(None, description="File whose text is the key.")
+    max_flows: int = Field(1000, ge=1, description="Most flows of one request.")
+    max_body_bytes: int = Field(4 << 20, ge=1 << 10, description="Longest body of a request.")
+    max_waiting: int = Field(4096, ge=1, description="Most flows that wait to be scored; beyond it is a 429.")
+    batch_size: int = Field(256, ge=1, description="Most flows that are scored at once.")
+    max_wait_ms: int = Field(2, ge=0, le=1000, description="How long a flow waits for others, in ms.")
+
+    @model_validator(mode="after")
+    def _a_request_can_wait(self) -> "ApiParams":
+        if self.max_waiting < self.max_flows:
+            raise ValueError(
+                f"max_waiting ({self.max_waiting}) must be at least max_flows ({self.max_flows}), or a request of so many flows "
+                "would never be taken"
+            )
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("key and key_file: give one of them")
+        return self
+
+
 class TrackingParams(_Section):
     """Where experiments are recorded."""
 
@@ -241,6 +269,7 @@ class Params(_Section):
     train: TrainParams = Field(default_factory=TrainParams)
     export: ExportParams = Field(default_factory=ExportParams)
     stream: StreamParams = Field(default_factory=StreamParams)
+    api: ApiParams = Field(default_factory=ApiParams)
     tracking: TrackingParams = Field(default_factory=TrackingParams)
     per_dataset: dict[DatasetName, DatasetParams] = Field(
         default_factory=dict,

@@ -4,7 +4,8 @@ Environment names join section and field with two underscores: `FLOWSENTRY_TRAIN
 `FLOWSENTRY_KAFKA='{"security.protocol": "SSL"}'` takes JSON.
 
 A secret may stand in a file, as container platforms mount them: any name in the section kafka with `_file` behind it,
-`FLOWSENTRY_KAFKA__SASL__PASSWORD_FILE=/run/secrets/kafka` for instance, takes that file's text for its value.
+`FLOWSENTRY_KAFKA__SASL__PASSWORD_FILE=/run/secrets/kafka` for instance, takes that file's text for its value; so does
+`api.key_file`.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from schemas.errors import ParamsError
 from schemas.params import FILE_SUFFIX, DataParams, DatasetParams, Params, allowed_names
@@ -21,6 +22,7 @@ from schemas.params import FILE_SUFFIX, DataParams, DatasetParams, Params, allow
 __all__ = ["NULL", "load_params", "parse_value"]
 
 _ENV_PREFIX = "FLOWSENTRY_"
+_KEY = "api.key"
 _DEFAULT_FILE = Path("params.yaml")
 NULL: Final = object()
 """An option whose value is null, such as `--set train.threads=null`; a `None` is an option that was not given."""
@@ -59,7 +61,11 @@ def load_params(
     except ValidationError as error:
         problems = dict.fromkeys(_explain(problem, sources) for problem in error.errors())
         raise ParamsError("\n".join(problems)) from None
-    return params.model_copy(update={"kafka": _with_files_read(params.kafka, sources)})
+    kafka, api = _with_files_read(params.kafka, sources), params.api
+    if api.key_file is not None:
+        key = SecretStr(_text_of(str(api.key_file), "api.key_file", sources))
+        api = api.model_copy(update={"key": key, "key_file": None})
+    return params.model_copy(update={"kafka": kafka, "api": api})
 
 
 def _of_dataset(content: Mapping[str, Any], over: Mapping[str, object]) -> tuple[object, dict[str, object]]:
@@ -81,25 +87,32 @@ def _with_files_read(
     read = dict(kafka)
     for name in [name for name in kafka if name.endswith(FILE_SUFFIX)]:
         path, secret = str(read.pop(name)), name.removesuffix(FILE_SUFFIX)
-        where = f"{_source_of(f'kafka.{name}', sources)}: kafka.{name}"
+        key = f"kafka.{name}"
         if secret in read:
-            raise ParamsError(f"{where}: kafka.{secret} is given too; leave one of them out")
-        try:
-            read[secret] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not a path of a UTF-8 text"
-            raise ParamsError(f"{where} = {path}: {why}") from None
-        if not read[secret]:
-            raise ParamsError(f"{where} = {path}: the file is empty")
+            raise ParamsError(f"{_source_of(key, sources)}: {key}: kafka.{secret} is given too; leave one of them out")
+        read[secret] = _text_of(path, key, sources)
     return read
 
 
+def _text_of(path: str, key: str, sources: Mapping[str, str]) -> str:
+    """The text of the file that a setting names, less the line's end."""
+    where = f"{_source_of(key, sources)}: {key} = {path}"
+    try:
+        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not a path of a UTF-8 text"
+        raise ParamsError(f"{where}: {why}") from None
+    if not text:
+        raise ParamsError(f"{where}: the file is empty")
+    return text
+
+
 def parse_value(key: str, text: str) -> object:
-    """What a text from the environment or an option means: YAML, but a librdkafka property (`kafka.…`) is that text.
+    """What a text from the environment or an option means: YAML, but a librdkafka property (`kafka.…`) or a key is that text.
 
     So a password of digits stays as it is. What is no YAML is text too.
     """
-    if key.startswith("kafka."):
+    if key.startswith("kafka.") or key == _KEY:
         return text
     try:
         return yaml.safe_load(text)
@@ -175,6 +188,8 @@ def _explain(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
         return f"{_source_of(key, sources)}: {key}: expected {'a text, a number or a boolean' if place[1:] else 'a section'}"
     key = ".".join(place)
     source = _source_of(key, sources)
+    if key == _KEY:  # without the value
+        return f"{source}: {key}: {problem['msg']}"
     if problem["type"] == "extra_forbidden":
         return f"{source}: {key}: no such setting; {allowed_names('.'.join(place[:-1]), place[-1])}"
     if problem["type"] == "value_error":  # of several settings together; it shows the values that matter

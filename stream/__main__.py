@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
   python -m stream replay flows.csv.gz --topic flows --rate 500 --create-topics
   python -m stream alerts --from-beginning --min-severity high
   python -m stream dead-letters list --by hour
+  python -m stream api    --bundle bundles/cicids2017-improved --port 8080
   python -m stream demo
 """
 
@@ -55,10 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = add("run", "detect: consume flow records, publish alerts; exactly once")
     _add_servers(run)
-    run.add_argument("--bundle", type=Path, metavar="DIR", help="detector bundle")
-    run.add_argument("--require-signature", action="store_true", default=None,
-                     help="refuse a bundle that none of --trusted-keys has signed")  # fmt: skip
-    run.add_argument("--trusted-keys", type=Path, metavar="FILE", help="PEM file of ed25519 public keys")
+    _add_bundle(run)
     run.add_argument("--input", metavar="TOPIC", help="flow records (default: flows)")
     run.add_argument("--alerts", metavar="TOPIC", help="alerts (default: alerts)")
     run.add_argument("--dead-letters", metavar="TOPIC", help="records that cannot be used (default: flows.dead)")
@@ -67,9 +65,6 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--workers", type=int, metavar="N", help="worker processes (default: 1)")
     run.add_argument("--batch-size", type=int, metavar="N", help="most records of a batch")
     run.add_argument("--max-wait-ms", type=int, metavar="N", help="longest wait for a batch to fill")
-    limit = run.add_mutually_exclusive_group()
-    limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
-    limit.add_argument("--threshold", type=float, metavar="P", help="a threshold of your own")
     run.add_argument(
         "--metrics-port",
         type=int,
@@ -110,6 +105,12 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     dead_letters.add_commands(letters, _add_servers)
 
+    api = add("api", "the detector over HTTP, for whoever has no Kafka: POST /predict; its page is at /docs")
+    _add_bundle(api)
+    api.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    api.add_argument("--port", type=int, help="port to listen on (default: 8080)")
+    api.add_argument("--key-file", type=Path, metavar="FILE", help="requests must hold this file's text in X-API-Key")
+
     broker = add("broker", "a real Apache Kafka in the foreground, for trying things out; needs no Java")
     broker.add_argument("--port", type=int, default=9092, help="default: 9092; listens on 127.0.0.1 alone")
     broker.add_argument("--data", type=Path, metavar="DIR", help="keep the data there and find it again")
@@ -127,6 +128,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_bundle(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--bundle", type=Path, metavar="DIR", help="detector bundle")
+    command.add_argument("--require-signature", action="store_true", default=None,
+                         help="refuse a bundle that none of --trusted-keys has signed")  # fmt: skip
+    command.add_argument("--trusted-keys", type=Path, metavar="FILE", help="PEM file of ed25519 public keys")
+    limit = command.add_mutually_exclusive_group()
+    limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
+    limit.add_argument("--threshold", type=float, metavar="P", help="a threshold of your own")
+
+
 def _add_servers(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--bootstrap-servers", metavar="H:P",
@@ -134,20 +145,27 @@ def _add_servers(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+_OF_BUNDLE = ("bundle", "require_signature", "trusted_keys", "target_fpr", "threshold")
+_SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "api": {"stream": _OF_BUNDLE, "api": ("host", "port", "key_file")},
+    "run": {
+        "stream": ("bootstrap_servers", *_OF_BUNDLE, "input", "alerts", "dead_letters", "group", "instance", "workers",
+                   "batch_size", "max_wait_ms", "metrics_port", "delivery", "on_poison", "create_topics"),
+    },
+}  # fmt: skip
+"""Of which commands which options are settings, by section."""
+
+
 def _params(arguments: argparse.Namespace) -> Params:
     options = common_options(arguments)
-    names = ["bootstrap_servers"]
     if "FLOWSENTRY_STREAM__BOOTSTRAP_SERVERS" not in os.environ:
         options.setdefault("stream.bootstrap_servers", os.environ.get("KAFKA_BOOTSTRAP_SERVERS"))
-    if arguments.command == "run":
-        names += ["bundle", "input", "alerts", "dead_letters", "group", "instance", "workers", "batch_size", "max_wait_ms",
-                  "target_fpr", "threshold", "metrics_port", "delivery", "on_poison",
-                  "require_signature", "trusted_keys", "create_topics"]  # fmt: skip
-        if arguments.target_fpr is not None:
-            options["stream.threshold"] = NULL  # one in params.yaml would go before it
-    for name in names:
-        if (value := getattr(arguments, name)) is not None:  # else what --set says
-            options[f"stream.{name}"] = value
+    if getattr(arguments, "target_fpr", None) is not None:
+        options["stream.threshold"] = NULL  # one in params.yaml would go before it
+    for section, names in _SETTINGS.get(arguments.command, {"stream": ("bootstrap_servers",)}).items():
+        for name in names:
+            if (value := getattr(arguments, name)) is not None:  # else what --set says
+                options[f"{section}.{name}"] = value
     return load_params(options, file=arguments.params)
 
 
@@ -243,6 +261,10 @@ def _run(arguments: argparse.Namespace) -> int:
     params = _params(arguments)
     if arguments.command == "run":
         return run_workers(params, quiet=arguments.quiet)
+    if arguments.command == "api":
+        from stream.api.server import serve
+
+        return serve(params)
     if arguments.command == "dead-letters":
         return dead_letters.run(arguments, params)
     return _replay(arguments, params) if arguments.command == "replay" else _alerts(arguments, params)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from schemas.times import parse_time
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoded, read_metadata
 
-__all__ = ["dead_letter", "detect"]
+__all__ = ["Finding", "dead_letter", "detect", "finding_of"]
 
 _LONGEST_TEXT = 200
 _HOPS = re.compile(rb"[0-9]{1,6}")
@@ -34,6 +35,42 @@ def detect(
     return alerts
 
 
+class Finding(NamedTuple):
+    """What a detector says of one flow, in the terms of an alert (see `schemas.alert.Alert`)."""
+
+    verdict: Verdict
+    score: float | None
+    threshold: float | None
+    novelty: float | None
+    novelty_threshold: float | None
+    severity: Severity
+    family: str
+    family_probability: float | None
+    techniques: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+
+
+def finding_of(
+    row: int, columns: Mapping[str, np.ndarray], scores: Scores, detector: Detector, policy: Policy, *, novel: bool
+) -> Finding:
+    """The finding on one of the flows that were scored; of a `novel` one there is no family, and its novelty counts."""
+    score = float(scores.score[row])
+    novelty = None if scores.novelty is None else max(0.0, float(scores.novelty[row]))
+    family = None if novel else detector.schema.family_by_name[detector.manifest.families[int(scores.family[row])]]
+    return Finding(
+        verdict=Verdict.NOVEL if novel else Verdict.KNOWN,
+        score=score if detector.manifest.classifies else None,
+        threshold=policy.threshold if policy.threshold <= 1 else None,
+        novelty=novelty,
+        novelty_threshold=policy.novelty,
+        severity=Severity(detector.severity(novelty if novel and novelty is not None else score, novel=novel)),
+        family=UNKNOWN if family is None else family.name,
+        family_probability=None if family is None else min(1.0, float(scores.family_probability[row])),
+        techniques=() if family is None else family.techniques,
+        reasons=tuple(_reason(spoken) for spoken in detector.reasons(columns, scores, row, novel=novel)),
+    )
+
+
 def _alert(
     record: FlowRecord,
     row: int,
@@ -45,27 +82,14 @@ def _alert(
     now: datetime,
 ) -> Alert:
     metadata = read_metadata(record.value or b"", detector.schema)
-    score = float(scores.score[row])
-    novelty = None if scores.novelty is None else max(0.0, float(scores.novelty[row]))
     novel = not policy.known(scores.score[row])
-    classifies = detector.manifest.classifies
-    family = None if novel else detector.schema.family_by_name[detector.manifest.families[int(scores.family[row])]]
     return Alert(
         id=record.id,
         event_time=parse_time(metadata.get("timestamp", "")) or record.time,
         detection_time=now,
-        verdict=Verdict.NOVEL if novel else Verdict.KNOWN,
-        score=score if classifies else None,
-        threshold=policy.threshold if policy.threshold <= 1 else None,
-        novelty=novelty,
-        novelty_threshold=policy.novelty,
-        severity=Severity(detector.severity(novelty if novel and novelty is not None else score, novel=novel)),
-        family=UNKNOWN if family is None else family.name,
-        family_probability=None if family is None else min(1.0, float(scores.family_probability[row])),
-        techniques=() if family is None else family.techniques,
         flow=_flow(metadata, decoded.columns, row),
-        reasons=tuple(_reason(spoken) for spoken in detector.reasons(decoded.columns, scores, row, novel=novel)),
         bundle=bundle,
+        **finding_of(row, decoded.columns, scores, detector, policy, novel=novel)._asdict(),
     )
 
 

@@ -1,6 +1,7 @@
 """What tests of every package share: a real Kafka, and topics of their own on it."""
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -56,3 +57,11 @@ def topic(bootstrap_servers: str) -> Iterator[Callable[..., str]]:
     if created:
         for deleted in admin.delete_topics(created).values():
             deleted.result(TOPIC_TIMEOUT_S)
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

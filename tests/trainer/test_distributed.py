@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -89,11 +88,3 @@ def test_torchrun_trains_and_the_first_process_alone_writes(pipeline: Pipeline, 
     assert ours["best"]["validation_auc"] == pytest.approx(alone["best"]["validation_auc"], abs=0.02)
     for before, after in zip(alone["history"], ours["history"], strict=True):
         assert after["loss"] == pytest.approx(before["loss"], rel=0.02)
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
