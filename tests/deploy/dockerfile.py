@@ -77,7 +77,9 @@ def perform(dockerfile: Path, root: Path) -> Image:
     Where apt-get has brought something, such as `strip`, it must be there already.
     """
     steps = read(dockerfile)
-    last, workdir, environment, copied = steps[-1].stage, root, {"HOME": "/"}, []
+    home = root / "home"
+    home.mkdir()
+    last, workdir, environment, copied = steps[-1].stage, root, {"HOME": str(home)}, []
     said: dict[str, tuple[str, ...]] = {}
     for step in steps:
         if step.word == "WORKDIR":

@@ -74,6 +74,7 @@ def test_its_own_health_check_finds_a_detector_that_turns_flows_into_alerts(
         assert len(families) > 3
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
+        assert not list((image.root / "home").iterdir()), "ONNX Runtime's telemetry leaves its identity there"
     finally:
         process.kill()
         process.wait()
