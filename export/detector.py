@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from export.bundle import MODEL, Bundle, FeatureInfo, Manifest, read_bundle
+from export.runtime import ort
 from export.signing import ANYONE, Trust
 from schemas.errors import BundleError
 from schemas.flow import Kind

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from onnx import NodeProto, TensorProto, checker, helper, numpy_helper, save_model
 
 from export.bundle import MODEL, REFERENCE, write_manifest
+from export.runtime import ort
 from export.thresholds import NO_SCORE, Threshold, severity_bounds
 from schemas.datasets import SCHEMAS
 from schemas.flow import Feature, FlowSchema, Kind

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +27,7 @@ from export.bundle import (
     write_manifest,
 )
 from export.detector import Detector, load, open_detector
+from export.runtime import ort
 from schemas.datasets import SCHEMAS
 from schemas.errors import BundleError
 from tests.bundles import make_bundle

@@ -1,5 +1,6 @@
 """A bundle is run by numpy and onnxruntime alone."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,15 @@ def test_loading_and_scoring_import_nothing_but_numpy_and_onnxruntime(tiny_bundl
     first, second = map(float, scores.split())
     assert first > second
     assert others == ""
+
+
+def test_onnx_runtime_reports_to_nobody(tiny_bundle: Path, tmp_path: Path) -> None:
+    """From 1.29 on its wheels do, and leave an identity in the home directory."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for code in ("import onnxruntime", "import sys, export; export.load(sys.argv[1])"):
+        home = tmp_path / str(len(code))
+        home.mkdir()
+        command = [sys.executable, "-c", code, tiny_bundle]
+        subprocess.run(command, env=environment | {"HOME": str(home)}, cwd=Path(__file__).parents[2], check=True)
+        left = [path for path in home.rglob("*") if path.is_file()]
+        assert bool(left) == ("export" not in code), left

@@ -5,11 +5,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
 from export import graph
+from export.runtime import ort
 from schemas.params import Params
 from trainer.baselines.networks import MLP, LogisticRegression, TabTransformer
 from trainer.baselines.trees import Trees

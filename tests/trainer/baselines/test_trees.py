@@ -1,9 +1,9 @@
 """The trees that the detector is compared with."""
 
 import numpy as np
-import onnxruntime as ort
 from sklearn.metrics import roc_auc_score
 
+from export.runtime import ort
 from trainer.baselines.trees import Trees
 from trainer.prepare import Prepared
 
