@@ -13,6 +13,7 @@ __all__ = [
     "DataParams",
     "DatasetName",
     "DatasetParams",
+    "ExperimentsParams",
     "ExportParams",
     "Params",
     "StreamParams",
@@ -131,6 +132,14 @@ class TrainParams(_Section):
         if self.d_model % self.n_heads:
             raise ValueError(f"d_model ({self.d_model}) must be a multiple of n_heads ({self.n_heads})")
         return self
+
+
+class ExperimentsParams(_Section):
+    """How long experiments train (`trainer unseen | ablate | transfer`): short, and alike for all that they compare."""
+
+    rows: int | None = Field(8000, ge=1, description="Training rows; null takes all.")
+    epochs: int = Field(4, ge=1, description="Passes over them with labels, in place of train.epochs_finetune.")
+    seeds: int = Field(3, ge=1, description="Repetitions, each with a seed of its own; from data.seed on.")
 
 
 class ExportParams(_Section):
@@ -267,6 +276,7 @@ class Params(_Section):
 
     data: DataParams = Field(default_factory=DataParams)
     train: TrainParams = Field(default_factory=TrainParams)
+    experiments: ExperimentsParams = Field(default_factory=ExperimentsParams)
     export: ExportParams = Field(default_factory=ExportParams)
     stream: StreamParams = Field(default_factory=StreamParams)
     api: ApiParams = Field(default_factory=ApiParams)

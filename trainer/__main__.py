@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from schemas.cli import add_common, common_options, run_command
@@ -14,7 +15,8 @@ from schemas.settings import load_params
 
 __all__ = ["main", "parser"]
 
-ABLATIONS = ("pretraining", "shortcuts", "importance", "missing", "time")
+ABLATIONS = ("pretraining", "shortcuts", "importance", "missing", "time", "all")
+_EXPERIMENTS = ("compare", "ablate", "unseen", "transfer")
 
 _EXAMPLES = """examples:
   python -m trainer prepare  --dataset unsw-nb15 --data flows/
@@ -24,7 +26,7 @@ _EXAMPLES = """examples:
   python -m trainer tune     --dataset unsw-nb15 --trials 30
   python -m trainer compare  --dataset unsw-nb15
   python -m trainer ablate   --dataset unsw-nb15 --what missing
-  python -m trainer unseen   --dataset unsw-nb15 --rows 20000 --seeds 1
+  python -m trainer unseen   --dataset unsw-nb15 --rows 20000 --epochs 8
   python -m trainer transfer --dataset unsw-nb15 --to cicids2017-improved
   python -m trainer evaluate --bundle bundles/unsw-nb15 --data labelled.csv.gz --out reports/unsw-nb15
   python -m trainer card     --bundle bundles/unsw-nb15 --report reports/unsw-nb15
@@ -108,14 +110,16 @@ def parser() -> argparse.ArgumentParser:
     unseen.add_argument(
         "--families", nargs="+", metavar="NAME", help="which ones, one at a time (default: those of the README's table)"
     )
-    unseen.add_argument("--rows", type=int, metavar="N", help="learn from so many training rows (default: all)")
-    unseen.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
     transfer = add(
         "transfer",
         "train on one data set, test on another, by the features that both have: alone, and with a few of its labels",
     )
     transfer.add_argument("--to", choices=SCHEMAS, required=True, help="data set to test on; it must be prepared too")
-    transfer.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
+    for experiment in (ablate, unseen, transfer):
+        for name, what in (("rows", "training rows"), ("epochs", "passes over them"), ("seeds", "repetitions")):
+            experiment.add_argument(
+                f"--{name}", type=int, metavar="N", help=f"{what} (default: experiments.{name} of params.yaml)"
+            )
     for experiment in (compare, ablate, unseen, transfer):
         add_run(experiment)
         experiment.add_argument(
@@ -126,11 +130,9 @@ def parser() -> argparse.ArgumentParser:
         "--what", required=True, choices=ABLATIONS,
         help="pretraining: with and without, by share of labels; shortcuts: without features that know the test bed; "
         "importance: of each feature of the finetuned model; missing: that model as features go missing; time: trained on the "
-        "first days, tested on later ones",
+        "first days, tested on later ones; all: all of them that the data set allows",
     )  # fmt: skip
-    ablate.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="of pretraining, shortcuts and time (default: 3)"
-    )
+    add_data(ablate, required=False)
 
     evaluate = add("evaluate", "score labelled CSVs with a bundle: figures with intervals, plots, a report in HTML")
     evaluate.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle to evaluate")
@@ -199,6 +201,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "data.dataset": getattr(arguments, "dataset", None),
         "data.benign_only": getattr(arguments, "benign_only", None),
     }
+    if arguments.command in _EXPERIMENTS:
+        named |= {f"experiments.{name}": getattr(arguments, name, None) for name in ("rows", "epochs", "seeds")}
     params = load_params(common_options(arguments, named), file=arguments.params)
     if arguments.command in _OF_BUNDLES:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -229,7 +233,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.command == "tune":
             _tune(arguments, params, directory)
             return 0
-        if arguments.command in ("compare", "ablate", "unseen", "transfer"):
+        if arguments.command in _EXPERIMENTS:
             _experiment(arguments, params, directory)
             return 0
         from trainer.distributed import joined
@@ -262,29 +266,23 @@ def _experiment(arguments: argparse.Namespace, params: Params, directory: Path) 
     from rich.console import Console
 
     from trainer.commands import device_of
-    from trainer.experiments.ablations import ablate
+    from trainer.experiments.ablate import ablate
     from trainer.experiments.compare import compare
     from trainer.experiments.transfer import transfer
-    from trainer.experiments.unseen import UNSEEN, unseen
+    from trainer.experiments.unseen import unseen
     from trainer.prepare import load_prepared
 
     prepared, device = load_prepared(directory / "prepared"), device_of(params)
     if arguments.command == "compare":
         tables = [compare(prepared, params, seed=params.data.seed, device=device)]
+    elif arguments.command == "unseen":
+        tables = unseen(prepared, params, families=arguments.families, device=device)
+    elif arguments.command == "transfer":
+        target = load_prepared(arguments.runs / arguments.to / "prepared")
+        tables = [transfer(prepared, target, params, device=device)]
     else:
-        for name in ("seeds", "rows"):
-            number = getattr(arguments, name, None)
-            if number is not None and number < 1:
-                raise ParamsError(f"--{name} {number}: expected a number of 1 or more")
-        seeds = range(params.data.seed, params.data.seed + arguments.seeds)
-        if arguments.command == "unseen":
-            families = arguments.families or UNSEEN[params.data.dataset]
-            tables = unseen(prepared, params, families=families, rows=arguments.rows, seeds=seeds, device=device)
-        elif arguments.command == "transfer":
-            target = load_prepared(arguments.runs / arguments.to / "prepared")
-            tables = [transfer(prepared, target, params, seeds=seeds, device=device)]
-        else:
-            tables = [ablate(arguments.what, prepared, params, directory / "finetune.pt", seeds, device)]
+        files = partial(_sources, arguments, params)
+        tables = ablate(arguments.what, prepared, params, directory / "finetune.pt", files, device)
     for table in tables:
         table.show(Console())
         print(f"wrote {table.write(arguments.out or Path('reports') / params.data.dataset)}")

@@ -48,17 +48,25 @@ class Prepared:
         return not self.y.any()
 
 
-def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: Iterable[Path] = ()) -> Path:
+def prepare(
+    files: Iterable[Path],
+    params: DataParams,
+    out: Path,
+    *,
+    exclude: Iterable[Path] = (),
+    schema: FlowSchema | None = None,
+) -> Path:
     """Read, clean, split, optionally balance and fit; write everything to `out` and return it.
 
     With `benign_only` all flows are taken for benign, but those that a label calls attacks: they are left out.
 
-    `exclude` are CSVs whose feature vectors must not be trained on (the demo's sample): they go to the test side.
+    `exclude` are CSVs whose feature vectors must not be trained on (the demo's sample): they go to the test side. `schema` is
+    one to take in place of the data set's own.
 
     Raises:
         FlowsentryError: no file is one of the data set's, a label is unknown, or attacks or benign flows are lacking.
     """
-    schema = schema_named(params.dataset)
+    schema = schema or schema_named(params.dataset)
     flows = read_all(files, schema, benign_only=params.benign_only)
     if not len(flows.x):
         raise FlowsentryError(f"none of the files has usable rows of {schema.name}: {json.dumps(flows.reports)}")
@@ -119,8 +127,8 @@ def prepare(files: Iterable[Path], params: DataParams, out: Path, *, exclude: It
     return out
 
 
-def load_prepared(directory: Path, *, labelled: bool = True) -> Prepared:
-    """Read what `prepare` wrote.
+def load_prepared(directory: Path, *, labelled: bool = True, schema: FlowSchema | None = None) -> Prepared:
+    """Read what `prepare` wrote, with the `schema` that it was given.
 
     Raises:
         FlowsentryError: it is not there, or was made with another version of the schema; or it is of benign flows alone,
@@ -132,7 +140,7 @@ def load_prepared(directory: Path, *, labelled: bool = True) -> Prepared:
         preprocessor = Preprocessor.load(directory / "preprocessor.joblib")
     except OSError as error:
         raise FlowsentryError(f"{error.filename}: {error.strerror}. Run `python -m trainer prepare` first") from None
-    schema = schema_named(metadata["dataset"])
+    schema = schema or schema_named(metadata["dataset"])
     if metadata["schema"]["hash"] != schema.fingerprint():
         raise FlowsentryError(f"{directory} was prepared with another {schema.name} schema: run `prepare` again")
     prepared = Prepared(

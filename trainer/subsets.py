@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from schemas.flow import Kind
 from schemas.params import DataParams
 from trainer.cleaning import vector_groups
 from trainer.prepare import Prepared
 from trainer.preprocessing import fit
 from trainer.splitting import SPLITS
 
-__all__ = ["LEFT_OUT", "leave_out", "resplit", "thin"]
+__all__ = ["LEFT_OUT", "absent", "leave_out", "resplit", "thin"]
 
 LEFT_OUT = -1
 """The split of rows that belong to none."""
@@ -42,6 +43,12 @@ def resplit(prepared: Prepared, split: np.ndarray, params: DataParams) -> Prepar
         x[train], prepared.y[train] == 1, schema, vocabularies, n_quantiles=params.n_quantiles, seed=params.seed
     )
     return replace(prepared, x=x, split=split.astype(np.int8), preprocessor=preprocessor)
+
+
+def absent(prepared: Prepared) -> np.ndarray:
+    """What stands for a missing value, by column: f32[F]."""
+    numeric = [feature.kind is Kind.NUMERIC for feature in prepared.schema.features]
+    return np.where(numeric, np.float32(np.nan), np.float32(0))
 
 
 def leave_out(prepared: Prepared, rows: np.ndarray) -> np.ndarray:

@@ -110,7 +110,7 @@ def test_dead_letter_headers_are_those_that_are_written() -> None:
 def test_params_are_sections_with_their_defaults() -> None:
     content = params_schema()
     assert list(content["properties"]) == list(Params.model_fields)
-    for section in ("data", "train", "export", "stream", "api", "tracking"):
+    for section in ("data", "train", "experiments", "export", "stream", "api", "tracking"):
         definition = resolved(content, content["properties"][section])
         assert definition["additionalProperties"] is False
         defaults = {name: given["default"] for name, given in definition["properties"].items()}

@@ -26,8 +26,8 @@ NEEDED = (
     "trainer",
 )
 DIALECTS = {"cicids2017": "cicids2017", "cicids2017-improved": "improved", "unsw-nb15": "unsw-partition"}
-pytestmark = pytest.mark.timeout(1800)  # 39 commands one after the other
-STAGES = ("prepare", "pretrain", "novelty", "finetune", "export", "evaluate", "ship")
+pytestmark = pytest.mark.timeout(1800)  # 48 commands one after the other
+STAGES = ("prepare", "pretrain", "novelty", "finetune", "export", "experiments", "evaluate", "ship")
 
 
 class Repository:
@@ -75,6 +75,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     tiny = {f"train.{name}": value for name, value in TINY.model_dump(mode="json").items()} | {"data.n_quantiles": 24}
     for dataset in DIALECTS:
         tiny[f"per_dataset.{dataset}"] = f"{{data: {{source: flows/{dataset}.csv.gz}}}}"
+    tiny |= {"experiments.rows": 100, "experiments.epochs": 1, "experiments.seeds": 1}
     tiny["per_dataset.cicids2017-improved.data.held_out"] = "stream/sample/sample.csv.gz"
     made.run("dvc", "exp", "run", *(word for key, value in tiny.items() for word in ("--set-param", f"{key}={value}")))
     return made

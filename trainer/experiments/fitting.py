@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from schemas.params import TrainParams
+from schemas.params import Params, TrainParams
 from trainer.distillation import softened
+from trainer.evaluation.metrics import Curve, area_under_roc
 from trainer.model import FlowClassifier, TabularExpert
 from trainer.novelty import NoveltyModel, new_novelty_model, novelty_inputs, novelty_stage, standardize
 from trainer.prepare import Prepared
@@ -23,10 +24,46 @@ from trainer.stages import (
     predict,
     pretrain_stage,
 )
+from trainer.subsets import resplit, thin
 from trainer.tracking import Untracked
 from trainer.training import Inputs, Stage, Trained, train
 
-__all__ = ["Untracked", "fit_expert", "fit_network", "fit_novelty", "score_rows"]
+__all__ = [
+    "Untracked",
+    "area",
+    "fit_expert",
+    "fit_network",
+    "fit_novelty",
+    "score_rows",
+    "seeds_of",
+    "short_training",
+    "thinned",
+    "told_of",
+]
+
+
+def short_training(params: Params) -> TrainParams:
+    """How an experiment trains."""
+    return params.train.model_copy(update={"epochs_finetune": params.experiments.epochs})
+
+
+def seeds_of(params: Params) -> range:
+    """The seeds of an experiment's repetitions."""
+    return range(params.data.seed, params.data.seed + params.experiments.seeds)
+
+
+def thinned(prepared: Prepared, params: Params) -> Prepared:
+    """With as many training rows as an experiment learns from."""
+    rows = params.experiments.rows
+    if rows is None or rows >= len(prepared.rows("train")):
+        return prepared
+    return resplit(prepared, thin(prepared.split, prepared.family, rows, seed=params.data.seed), params.data)
+
+
+def told_of(params: Params) -> str:
+    """How an experiment trained, for a table's note."""
+    rows = "all" if params.experiments.rows is None else f"at most {params.experiments.rows:,}"
+    return f"{rows} training rows, {params.experiments.epochs} epochs, {params.experiments.seeds} seeds: mean (least – most)"
 
 
 def fit_expert(
@@ -107,3 +144,11 @@ def fit_novelty(prepared: Prepared, params: TrainParams, *, seed: int, device: t
 def score_rows(model: FlowClassifier, prepared: Prepared, rows: np.ndarray) -> np.ndarray:
     """Attack probability of some rows: int64[K] → f32[K]."""
     return predict(model, model_inputs(prepared, rows, model))[0]
+
+
+def area(y: np.ndarray, scores: np.ndarray) -> float:
+    """AUC of rows of both classes: int[N], f32[N]."""
+    curve = Curve.of(y, scores)
+    auc = area_under_roc(curve.true_positives, curve.false_positives)
+    assert auc is not None, "rows are of both classes"
+    return auc

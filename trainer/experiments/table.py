@@ -16,6 +16,8 @@ TABLES = ("compare", "unseen", "novelty", "novelty_scores", "pretraining", "shor
           *(f"transfer-{name}" for name in SCHEMAS))  # fmt: skip
 """Those that the report shows, in its order."""
 
+_FOLDER = "tables"
+
 Cell = str | float | int | None
 
 
@@ -30,9 +32,9 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
     def write(self, directory: Path) -> Path:
-        """Write NAME.json into a report's directory."""
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{self.name}.json"
+        """Write tables/NAME.json into a report's directory."""
+        path = directory / _FOLDER / f"{self.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         return path
 
@@ -52,7 +54,7 @@ def read_tables(directory: Path) -> list[Table]:
     """Those of `TABLES` that were written to a report's directory."""
     found = []
     for name in TABLES:
-        path = directory / f"{name}.json"
+        path = directory / _FOLDER / f"{name}.json"
         if path.exists():
             content = json.loads(path.read_text(encoding="utf-8"))
             content["columns"] = tuple(content["columns"])

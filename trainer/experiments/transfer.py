@@ -4,7 +4,7 @@ Sarhan et al. 2021, "NetFlow Datasets for Machine Learning-Based Network Intrusi
 all data sets share; these are fewer, as they come from flows that are finished already.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from schemas.flow import BENIGN, Family, Feature, FlowSchema, Kind
 from schemas.params import Params
 from trainer.baselines.trees import Trees
 from trainer.evaluation.metrics import Curve, area_under_roc, recall_at
-from trainer.experiments.fitting import fit_expert, score_rows
+from trainer.experiments.fitting import fit_expert, score_rows, seeds_of, short_training, thinned, told_of
 from trainer.experiments.table import Table, between_seeds
 from trainer.prepare import Prepared
 from trainer.preprocessing import Preprocessor, encode
@@ -117,9 +117,7 @@ def _protocols(prepared: Prepared) -> np.ndarray:
     return protocols
 
 
-def transfer(
-    source: Prepared, target: Prepared, params: Params, *, seeds: Sequence[int], device: torch.device
-) -> Table:
+def transfer(source: Prepared, target: Prepared, params: Params, *, device: torch.device) -> Table:
     """Test figures on the target's test rows, of detectors that learnt from the source, from some of the target, or both.
 
     Raises:
@@ -127,6 +125,7 @@ def transfer(
     """
     if source.schema.name == target.schema.name:
         raise FlowsentryError(f"--to {target.schema.name}: is the data set that is trained on: name another")
+    seeds = seeds_of(params)
     both, of_target = _joined(source, target), np.arange(len(source.x) + len(target.x)) >= len(source.x)
     train, validation = (both.split == SPLITS.index(name) for name in ("train", "validation"))
     test = np.flatnonzero((both.split == SPLITS.index("test")) & of_target)
@@ -143,10 +142,10 @@ def transfer(
                     size = round(share * int((few == SPLITS.index(side)).sum()))
                     few = thin(few, both.family, size, name=side, seed=seed)
                 split = np.where(few == LEFT_OUT, split, few)
-            part = resplit(both, split, params.data)
+            part = thinned(resplit(both, split, params.data), params)
             count = len(part.rows("train"))
             figures["trees"].append(_figures(part, test, Trees(part, seed=seed).score(part.x[test])))
-            expert = fit_expert(part, params.train, seed=seed, device=device)
+            expert = fit_expert(part, short_training(params), seed=seed, device=device)
             figures["expert"].append(_figures(part, test, score_rows(expert, part, test)))
         cells = [between_seeds(values) for what in ("expert", "trees") for values in zip(*figures[what], strict=True)]
         rows.append((told, count, *cells))
@@ -154,7 +153,7 @@ def transfer(
         name=f"transfer-{names[1]}",
         title=f"From {names[0]} to {names[1]}",
         note=f"{len(COMMON.features)} features that both have: {', '.join(COMMON.names)}. {len(test):,} test rows of {names[1]}; "
-        f"{len(seeds)} seeds: mean (least – most). Recall is at 1% false positives.",
+        f"{told_of(params)}. Recall is at 1% false positives.",
         columns=(
             "trained on", "training rows", "FT-Transformer AUC", "FT-Transformer recall", "LightGBM AUC", "LightGBM recall",
         ),

@@ -10,7 +10,7 @@ from export.thresholds import threshold_at_fpr
 from schemas.errors import FlowsentryError
 from schemas.params import Params
 from trainer.baselines.trees import Trees
-from trainer.experiments.fitting import fit_expert, fit_novelty, score_rows
+from trainer.experiments.fitting import fit_expert, fit_novelty, score_rows, seeds_of, short_training, told_of
 from trainer.experiments.novelty_scores import NoveltyScores
 from trainer.experiments.table import Table, between_seeds
 from trainer.novelty import novelty_inputs, novelty_of
@@ -22,35 +22,35 @@ __all__ = ["UNSEEN", "unseen"]
 FPR = 0.01
 UNSEEN: Mapping[str, tuple[str, ...]] = {
     "unsw-nb15": ("Reconnaissance", "DoS", "Shellcode", "Fuzzers", "Generic"),
-    "cicids2017": ("Bot", "DDoS", "DoS Hulk", "DoS slowloris", "FTP-Patator", "SSH-Patator"),
+    "cicids2017": ("Bot", "DDoS", "DoS Hulk", "DoS Slowloris", "FTP-Patator", "SSH-Patator"),
     "cicids2017-improved": ("Botnet", "DoS Hulk", "Portscan", "SSH-Patator", "DoS Slowloris", "DDoS"),
 }
-"""Which families are left out, one at a time."""
+"""Which families are left out, where nobody says which."""
 
 Recalls = dict[str, list[float]]
 """Of each family, one for each seed."""
 
 
-def unseen(
-    prepared: Prepared,
-    params: Params,
-    *,
-    families: Sequence[str],
-    rows: int | None,
-    seeds: Sequence[int],
-    device: torch.device,
-) -> list[Table]:
+def unseen(prepared: Prepared, params: Params, *, families: Sequence[str] | None, device: torch.device) -> list[Table]:
     """Recall of families that training never saw, at 1% false positives on benign test rows; of every family by the novelty
-    score alone, which sees no attack at all; and of what else could tell novelty.
+    score alone, which is shown all benign training rows and no attack; and of what else could tell novelty.
 
-    All detectors learn from the same training rows, or from `rows` of them. An alert of both together is one of the
+    Where they are compared, all detectors learn from the same training rows. An alert of both together is one of the
     classifier or of the novelty score; the latter is given `export.novelty_share` of the false positives.
+
+    Args:
+        families: which are left out, one at a time; None: those of `UNSEEN` that there are.
 
     Raises:
         FlowsentryError: there is no row of such a family.
     """
     present = [item.name for number, item in enumerate(prepared.schema.families)
                if item.is_attack and (prepared.family == number).any()]  # fmt: skip
+    if families is None:
+        families = [name for name in UNSEEN[prepared.schema.name] if name in present]
+        if not families:
+            usual = ", ".join(UNSEEN[prepared.schema.name])
+            raise FlowsentryError(f"no row of {usual}: name others with --families, of {', '.join(present)}")
     for name in families:
         if name not in present:
             raise FlowsentryError(f"no row of the attack family {name!r}: there are {', '.join(present)}")
@@ -60,10 +60,12 @@ def unseen(
     false_positives: list[float] = []
     test = prepared.rows("test")
     benign = test[prepared.y[test] == 0]
-    for seed in seeds:
-        surprise = _novelty(prepared, params, rows, seed, device)
+    rows = params.experiments.rows
+    for seed in seeds_of(params):
+        of_all = _novelty(prepared, params, None, seed, device)
+        surprise = of_all if rows is None else _novelty(prepared, params, rows, seed, device)
         for name in present:
-            of_family = _Pair(surprise[benign], surprise[_of(prepared, name)])
+            of_family = _Pair(of_all[benign], of_all[_of(prepared, name)])
             alone.setdefault(name, []).append(float(of_family.hits(FPR)[1].mean()))
         for name in families:
             attacks = _of(prepared, name)
@@ -72,7 +74,7 @@ def unseen(
                 split = thin(split, prepared.family, rows, seed=seed)
             part = resplit(prepared, split, params.data)
             trees = Trees(part, seed=seed)
-            model = fit_expert(part, params.train, seed=seed, device=device)
+            model = fit_expert(part, short_training(params), seed=seed, device=device)
             scores = {
                 "trees": _Pair(trees.score(part.x[benign]), trees.score(part.x[attacks])),
                 "classifier": _Pair(score_rows(model, part, benign), score_rows(model, part, attacks)),
@@ -90,12 +92,15 @@ def unseen(
             found["either"].setdefault(name, []).append(float((known[1] | novel[1]).mean()))
             false_positives.append(float((known[0] | novel[0]).mean()))
     note = (
-        f"Recall at {FPR:.0%} false positives of {len(benign):,} benign test rows; {len(seeds)} seeds: mean (least – most). "
-        f"{'All' if rows is None else f'{rows:,}'} training rows of the other families, "
-        f"{params.train.epochs_finetune} epochs."
+        f"Recall at {FPR:.0%} false positives of {len(benign):,} benign test rows; of the other families "
+        f"{told_of(params)}."
     )
     others = {"novelty": found["novelty"], **others}
-    return [_left_out(found, families, max(false_positives), note), _alone(alone, note), _compared(others, note)]
+    note_alone = (
+        f"Recall at {FPR:.0%} false positives of {len(benign):,} benign test rows; {params.experiments.seeds} seeds: "
+        "mean (least – most). It is shown all benign training rows and nothing else."
+    )
+    return [_left_out(found, families, max(false_positives), note), _alone(alone, note_alone), _compared(others, note)]
 
 
 def _left_out(found: Mapping[str, Recalls], families: Sequence[str], false_positives: float, note: str) -> Table:

@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from schemas.errors import FlowsentryError
-from schemas.params import DataParams, Params
+from schemas.params import DataParams, ExperimentsParams, Params
 from tests.flows import flows
 from tests.trainer.conftest import TINY
 from trainer.experiments.time import over_time
 from trainer.prepare import Prepared, load_prepared, prepare
 
 DATASET = "cicids2017-improved"
-PARAMS = Params(data=DataParams(dataset=DATASET, n_quantiles=16), train=TINY)
+PARAMS = Params(
+    data=DataParams(dataset=DATASET, n_quantiles=16), train=TINY, experiments=ExperimentsParams(epochs=3, seeds=1)
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_rows_keep_their_times(of_three_days: Prepared) -> None:
 
 
 def test_each_cut_trains_on_the_days_before_it(of_three_days: Prepared) -> None:
-    table = over_time(of_three_days, PARAMS, [1], torch.device("cpu"))
+    table = over_time(of_three_days, PARAMS, torch.device("cpu"))
     assert [row[0] for row in table.rows] == ["Mon 03 Jul", "Tue 04 Jul"]
     total = len(of_three_days.x)
     for _, train, test, *figures, new in table.rows:
@@ -48,4 +50,4 @@ def test_each_cut_trains_on_the_days_before_it(of_three_days: Prepared) -> None:
 def test_rows_without_times_cannot_be_cut(prepared: Prepared) -> None:
     assert np.isnan(prepared.time).all() and len(prepared.time) == len(prepared.x)
     with pytest.raises(FlowsentryError, match="unsw-nb15: no day has benign flows and attacks before and after it"):
-        over_time(prepared, PARAMS, [1], torch.device("cpu"))
+        over_time(prepared, PARAMS, torch.device("cpu"))

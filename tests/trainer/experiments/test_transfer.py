@@ -67,7 +67,7 @@ def test_from_one_data_set_to_another_with_ever_more_labels(pipeline: Pipeline, 
     (tmp_path / "runs" / "unsw-nb15").symlink_to(pipeline.run)
     options = ["--to", "cicids2017-improved", "--runs", runs, "--seeds", "1", "--out", str(tmp_path / "r")]
     assert pipeline.trainer("transfer", *options) == 0
-    got = json.loads((tmp_path / "r" / "transfer-cicids2017-improved.json").read_text())
+    got = json.loads((tmp_path / "r" / "tables" / "transfer-cicids2017-improved.json").read_text())
     source, target = "unsw-nb15", "cicids2017-improved"
     assert [row[0] for row in got["rows"]] == [
         source, f"{source} and 1% of {target}", f"{source} and 5% of {target}", f"1% of {target}", f"5% of {target}",
