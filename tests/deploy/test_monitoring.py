@@ -112,7 +112,8 @@ def test_promtool_runs_the_rules_tests(file: Path) -> None:
 
 
 def test_every_alert_is_seen_to_fire_and_to_stay_quiet(alerts: dict[str, dict[str, Any]]) -> None:
-    fires, quiet = set(), set()
+    fires: set[str] = set()
+    quiet: set[str] = set()
     for each in (each for file in RULE_TESTS for each in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]):
         [asked] = each["promql_expr_test"]
         found = ALERTS.fullmatch(asked["expr"])
