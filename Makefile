@@ -4,7 +4,7 @@ BIN := .venv/bin
 TAG ?= latest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports unit lint-deploy soak mutants bench-malformed bench-prepare lock json image \
+.PHONY: help demo test lint types imports unit lint-deploy soak mutants bench-malformed bench-prepare lock json dashboard image \
 	image-train images-push bundles secrets clean
 
 help: ## list the targets
@@ -55,6 +55,9 @@ lock: .venv/uv ## resolve the versions in requirements/ anew
 
 json: .venv/service ## write schemas/json/ anew from the contracts
 	$(BIN)/python -m schemas
+
+dashboard: .venv/dev ## write deploy/grafana/flowsentry.json anew from dashboard.py
+	$(BIN)/python deploy/grafana/dashboard.py
 
 image: ## the detector's image, flowsentry-service:TAG (latest); needs Docker
 	docker build --file deploy/docker/Dockerfile.service --tag $(REGISTRY)flowsentry-service:$(TAG:v%=%) .

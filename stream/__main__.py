@@ -31,6 +31,7 @@ _EXAMPLES = """examples:
   python -m stream run    --bundle bundles/cicids2017-improved --create-topics
   python -m stream replay flows.csv.gz --topic flows --rate 500 --create-topics
   python -m stream alerts --from-beginning --min-severity high
+  python -m stream top    --url http://127.0.0.1:9108
   python -m stream dead-letters list --by hour
   python -m stream api    --bundle bundles/cicids2017-improved --port 8080
   python -m stream demo
@@ -98,6 +99,13 @@ def parser() -> argparse.ArgumentParser:
                         help=f"one of {', '.join(Severity)}")  # fmt: skip
     alerts.add_argument("--limit", type=int, metavar="N", help="stop after N alerts")
 
+    top_view = add("top", "a running service, live: flows, lag, alerts, dead letters, stage times, workers; q ends it")
+    top_view.add_argument("--url", action="append", metavar="URL",
+                          help="where a worker's metrics are; may be repeated (default: http://127.0.0.1:9108)")  # fmt: skip
+    top_view.add_argument("--workers", type=int, metavar="N",
+                          help="the service has N: look at the N - 1 ports after the URL's, too (default: 1)")  # fmt: skip
+    top_view.add_argument("--once", action="store_true", help="print one picture and end")
+
     text = "records that could not be used: count, look at, put back, delete"
     letters = commands.add_parser(
         "dead-letters", help=text, description=text, epilog=dead_letters.EXAMPLES,
@@ -147,6 +155,7 @@ def _add_servers(command: argparse.ArgumentParser) -> None:
 
 _OF_BUNDLE = ("bundle", "require_signature", "trusted_keys", "target_fpr", "threshold")
 _SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "top": {"stream": ("workers",)},
     "api": {"stream": _OF_BUNDLE, "api": ("host", "port", "key_file")},
     "run": {
         "stream": ("bootstrap_servers", *_OF_BUNDLE, "input", "alerts", "dead_letters", "group", "instance", "workers",
@@ -207,6 +216,21 @@ def _alerts(arguments: argparse.Namespace, params: Params) -> int:
     )
 
 
+def _top(arguments: argparse.Namespace, params: Params) -> int:
+    from rich.console import Console
+
+    from stream.top.live import run_top
+    from stream.top.scrape import metrics_url, neighbours
+
+    given, workers = arguments.url, params.stream.workers
+    if given is None:
+        given = [f"http://127.0.0.1:{params.stream.metrics_port}"]
+    elif arguments.workers is None:
+        workers = 1
+    urls = [url for each in given for url in neighbours(metrics_url(each), workers)]
+    return run_top(list(dict.fromkeys(urls)), once=arguments.once, console=Console(), stop=stop_on_signals())
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -265,6 +289,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from stream.api.server import serve
 
         return serve(params)
+    if arguments.command == "top":
+        return _top(arguments, params)
     if arguments.command == "dead-letters":
         return dead_letters.run(arguments, params)
     return _replay(arguments, params) if arguments.command == "replay" else _alerts(arguments, params)

@@ -4,8 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,7 +12,6 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.live import Live
 
@@ -25,6 +22,7 @@ from stream.batch import headers_of
 from stream.broker import broker
 from stream.encode import SOURCE_TIME_HEADER
 from stream.replay import replay
+from stream.top.scrape import Unreachable, read_metrics
 from stream.topics import UNPACKED, create_topics, partitions_of
 from stream.view import Picture, render, summary_line
 
@@ -114,18 +112,15 @@ class _Service:
         Raises:
             FlowsentryError: it has stopped.
         """
-        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                text = answer.read().decode()
-        except (urllib.error.URLError, TimeoutError):
+            samples = read_metrics(f"http://127.0.0.1:{self.metrics_port}/metrics")
+        except Unreachable:
             if self.process.poll() is not None:
                 raise FlowsentryError(f"the detector stopped with status {self.process.returncode}") from None
             return {}
         totals: dict[str, float] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+        for (name, _), value in samples.items():
+            totals[name] = totals.get(name, 0.0) + value
         return totals
 
 

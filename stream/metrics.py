@@ -7,6 +7,9 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from export.bundle import Manifest
+from schemas.alert import Severity
+from schemas.dead_letter import Reason
+from schemas.flow import UNKNOWN
 
 __all__ = ["STAGES", "Metrics"]
 
@@ -16,7 +19,8 @@ _ROWS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 
 
 class Metrics:
-    """The worker's metrics, in a registry of their own."""
+    """The worker's metrics, in a registry of their own. Counters are there from the beginning, at 0: Prometheus cannot tell
+    that one which appears with its first event has grown."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -64,10 +68,17 @@ class Metrics:
         )
         for stage in STAGES:
             self.stage_seconds.labels(stage)
+        for reason in Reason:
+            self.dead_letters.labels(reason.value)
+        for event in ("assigned", "revoked", "lost"):
+            self.rebalances.labels(event)
 
     def set_bundle(self, manifest: Manifest) -> None:
         self.bundle.clear()
         self.bundle.labels(manifest.name, manifest.version, manifest.hash, manifest.schema.name).set(1)
+        for family in (*manifest.families, *([UNKNOWN] if manifest.tells_novelty else [])):
+            for severity in Severity:
+                self.alerts.labels(family, severity.value)
 
     def set_lags(self, lags: Mapping[int, int]) -> None:
         self.partitions.set(len(lags))

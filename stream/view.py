@@ -13,7 +13,7 @@ from rich.text import Text
 from schemas.alert import Alert
 from stream.wording import COLOURS, endpoint, printable, reason_in_words
 
-__all__ = ["Picture", "render", "summary_line"]
+__all__ = ["Picture", "render", "strip", "summary_line"]
 
 _WINDOW_S = 5.0
 _WIDE = 100  # from how many characters on there is room for reasons
@@ -79,8 +79,7 @@ def render(picture: Picture, console: Console) -> RenderableType:
     """The picture for a live terminal, as high as it is."""
     flows_s, alerts_s = picture.rates
     p50, p99 = picture.latency_ms
-    figures = Table.grid(expand=True, padding=(0, 1))
-    cells = (
+    figures = (
         ("flows/s", f"{flows_s:.0f}", f"{picture.flows} in all"),
         ("lag", f"{picture.lag}", "waiting"),
         ("alerts/s", f"{alerts_s:.0f}", f"{picture.alerts} in all"),
@@ -88,18 +87,23 @@ def render(picture: Picture, console: Console) -> RenderableType:
         ("p99", _ms(p99), "produce→alert"),
         ("dead letters", f"{picture.dead_letters}", ""),
     )
-    for _ in cells:
-        figures.add_column(justify="center", no_wrap=True)
-    figures.add_row(*(Text(name, style="dim") for name, _, _ in cells))
-    figures.add_row(*(Text(value, style="bold") for _, value, _ in cells))
-    figures.add_row(*(Text(note, style="dim") for _, _, note in cells))
     rows = max(3, console.size.height - 10)
     return Group(
-        Panel(figures, title=Text(f"{picture.title} · {picture.seconds:.0f} s"), border_style="blue"),
+        strip(f"{picture.title} · {picture.seconds:.0f} s", figures),
         Panel(
             alert_table(list(picture.newest)[:rows], console.size.width - 4), title="newest alerts", border_style="red"
         ),
     )
+
+
+def strip(title: str, figures: Sequence[tuple[str, str, str]]) -> Panel:
+    """Figures side by side: each its name, its value and a note, below each other."""
+    grid = Table.grid(expand=True, padding=(0, 1))
+    for _ in figures:
+        grid.add_column(justify="center", no_wrap=True)
+    for style, cells in zip(("dim", "bold", "dim"), zip(*figures, strict=True), strict=True):
+        grid.add_row(*(Text(cell, style=style) for cell in cells))
+    return Panel(grid, title=Text(title), border_style="blue")
 
 
 def alert_table(alerts: Sequence[Alert], width: int) -> Table:

@@ -3,6 +3,9 @@
 import pytest
 
 from export.detector import Detector
+from schemas.alert import Severity
+from schemas.dead_letter import Reason
+from schemas.flow import UNKNOWN
 from stream.metrics import STAGES, Metrics
 
 
@@ -16,6 +19,21 @@ def test_every_stage_is_there_before_the_first_batch() -> None:
     registry = Metrics().registry
     for stage in STAGES:
         assert registry.get_sample_value("flowsentry_stage_seconds_count", {"stage": stage}) == 0
+
+
+def test_what_prometheus_takes_rates_of_is_there_at_zero_before_it_happens(tiny_detector: Detector) -> None:
+    metrics = Metrics()
+    metrics.set_bundle(tiny_detector.manifest)
+    value = metrics.registry.get_sample_value
+    assert {value("flowsentry_dead_letters_total", {"reason": reason.value}) for reason in Reason} == {0}
+    assert {value("flowsentry_rebalances_total", {"event": event}) for event in ("assigned", "revoked", "lost")} == {0}
+    alerts = [
+        value("flowsentry_alerts_total", {"family": family, "severity": severity.value})
+        for family in tiny_detector.manifest.families
+        for severity in Severity
+    ]
+    assert len(alerts) > 8 and set(alerts) == {0}
+    assert value("flowsentry_alerts_total", {"family": UNKNOWN, "severity": "high"}) is None, "it tells no novelty"
 
 
 def test_a_stage_is_timed_once_a_batch() -> None:
