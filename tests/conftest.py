@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
+import structlog
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -36,6 +37,13 @@ def bootstrap_servers() -> Iterator[str]:
     else:
         with broker() as servers:
             yield servers
+
+
+@pytest.fixture(autouse=True)
+def _logs_anew() -> Iterator[None]:
+    """A command that a test runs in this process lets structlog write to that test's stderr, which is closed after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
