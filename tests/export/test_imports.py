@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _SCORE_WITH_LITTLE = """
 import sys
 
@@ -43,13 +45,34 @@ def test_loading_and_scoring_import_nothing_but_numpy_and_onnxruntime(tiny_bundl
     assert others == ""
 
 
-def test_onnx_runtime_reports_to_nobody(tiny_bundle: Path, tmp_path: Path) -> None:
-    """From 1.29 on its wheels do, and leave an identity in the home directory."""
+_IMPORT_WATCHED = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnxruntime":
+            print("told" if os.environ.get("ORT_DISABLE_TELEMETRY") == "1" else "not told")
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+@pytest.mark.parametrize(
+    ("loading", "said"), [("import onnxruntime", "not told"), ("import export; export.load(sys.argv[1])", "told")]
+)
+def test_onnx_runtime_is_told_before_its_import_to_report_to_nobody(
+    tiny_bundle: Path, tmp_path: Path, loading: str, said: str
+) -> None:
+    """From 1.29 on its wheels report, from the moment of import, and may leave an identity in the home directory."""
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    for code in ("import onnxruntime", "import sys, export; export.load(sys.argv[1])"):
-        home = tmp_path / str(len(code))
-        home.mkdir()
-        command = [sys.executable, "-c", code, tiny_bundle]
-        subprocess.run(command, env=environment | {"HOME": str(home)}, cwd=Path(__file__).parents[2], check=True)
-        left = [path for path in home.rglob("*") if path.is_file()]
-        assert bool(left) == ("export" not in code), left
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_WATCHED + loading, tiny_bundle],
+        env=environment | {"HOME": str(tmp_path)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[0] == said
+    if said == "told":
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
