@@ -118,6 +118,12 @@ class TrainParams(_Section):
         le=1,
         description="Share of a training label that trees decide which were not shown the row; 0: none.",
     )
+    recombined_share: float = Field(
+        0.0,
+        ge=0,
+        le=8,
+        description="Flows that each epoch adds for each training row: of two rows' features, labelled by trees; 0: none.",
+    )
     average_decay: float = Field(0.998, ge=0, lt=1, description="Decay of the moving average of weights that is kept.")
     checkpoint_every_s: float = Field(60, gt=0, description="Seconds between checkpoints, besides one per epoch.")
     threads: int | None = Field(None, ge=1, description="Torch threads; null takes every core.")

@@ -9,7 +9,7 @@ from export.metrics import summarize
 from export.progress import console
 from schemas.errors import FlowsentryError
 from schemas.params import Params
-from trainer.distillation import softened
+from trainer.distillation import training_rows
 from trainer.distributed import is_first, local_device
 from trainer.freezing import freeze
 from trainer.model import TabularExpert
@@ -136,8 +136,7 @@ def finetune(params: Params, directory: Path) -> Path:
     model = new_model(prepared, params.train)
     schema_hash = prepared.schema.fingerprint()
     before = _take_over(model, directory / "pretrain.pt", schema_hash) if params.train.epochs_pretrain else []
-    rows = model_inputs(prepared, prepared.rows("train"), model)
-    rows = softened(rows, prepared, params.train, seed=params.data.seed)
+    rows = training_rows(prepared, model, params.train, seed=params.data.seed)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     path = directory / "finetune.pt"
     with tracked_stage(params, "finetune", prepared) as run:

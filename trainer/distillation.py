@@ -1,10 +1,11 @@
-"""Labels softened by what trees say of rows that they were not shown.
+"""What trees teach the FT-Transformer: softer labels, and labels for flows that nobody has captured.
 
-Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; a teacher that had learnt the rows by heart would only repeat
-their labels, so each row is judged by trees of the other folds.
+Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; Bucilă et al. 2006, "Model Compression". A teacher that had
+learnt the rows by heart would only repeat their labels, so each row, and each flow made of rows, is judged by trees of the
+other folds. Shapes: K training rows, F features, M flows.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -13,44 +14,96 @@ from export.progress import track
 from schemas.params import TrainParams
 from trainer.baselines.trees import Trees
 from trainer.cleaning import vector_groups
+from trainer.model import FlowClassifier
 from trainer.prepare import Prepared
 from trainer.splitting import SPLITS
+from trainer.stages import model_inputs
 from trainer.subsets import LEFT_OUT
-from trainer.training import Inputs
+from trainer.training import Inputs, Rows
 
-__all__ = ["mixed", "softened", "taught"]
+__all__ = ["Teacher", "training_rows"]
 
 _FOLDS = 5
+_MOST_EXCHANGED = 0.5
 
 
-def softened(rows: Inputs, prepared: Prepared, params: TrainParams, *, seed: int) -> Inputs:
-    """The training rows, as `model_inputs` gives them, with targets of which `teacher_weight` is what trees say."""
-    if params.teacher_weight == 0:
+class Teacher:
+    """Trees, those of each fold taught without it; equal feature vectors are in one fold."""
+
+    def __init__(self, prepared: Prepared, *, seed: int, threads: int | None) -> None:
+        train = prepared.rows("train")
+        self._x = prepared.x[train]
+        groups = vector_groups(self._x)
+        self._fold = np.random.default_rng(seed).integers(0, _FOLDS, int(groups.max()) + 1)[groups]
+        self._trees = []
+        for number in track(list(range(_FOLDS)), "teachers"):
+            split = np.full(len(prepared.x), LEFT_OUT, dtype=np.int8)
+            split[train[self._fold != number]] = SPLITS.index("train")
+            others = replace(prepared, split=split)
+            self._trees.append(Trees(others, threads=threads or 0, seed=seed, sampled=True))
+
+    def probabilities(self) -> np.ndarray:
+        """Attack probability of each training row: f32[K]."""
+        return self._judged(self._x, self._fold)
+
+    def recombined(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """So many flows, each a training row with some features of another one of its fold, and their attack probabilities:
+        f32[M, F], f32[M]. How many features are exchanged is drawn for each flow, up to half of them."""
+        first = rng.integers(0, len(self._x), count)
+        second, fold = first.copy(), self._fold[first]
+        for number in range(_FOLDS):
+            here = fold == number
+            second[here] = rng.choice(np.flatnonzero(self._fold == number), int(here.sum()))
+        exchanged = rng.random((count, self._x.shape[1])) < rng.uniform(0, _MOST_EXCHANGED, (count, 1))
+        flows = np.where(exchanged, self._x[second], self._x[first])
+        return flows, self._judged(flows, fold)
+
+    def _judged(self, x: np.ndarray, fold: np.ndarray) -> np.ndarray:
+        probability = np.empty(len(x), dtype=np.float32)
+        for number, trees in enumerate(self._trees):
+            here = fold == number
+            if here.any():
+                probability[here] = trees.score(x[here])
+        return probability
+
+
+@dataclass(frozen=True, slots=True)
+class _Recombining:
+    """Rows to which each epoch adds other flows."""
+
+    rows: Inputs
+    teacher: Teacher
+    prepared: Prepared
+    model: FlowClassifier
+    added: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.rows) + self.added
+
+    def of_epoch(self, epoch: int) -> Inputs:
+        flows, probabilities = self.teacher.recombined(self.added, np.random.default_rng((self.seed, epoch)))
+        nothing = np.zeros(len(flows), dtype=np.int16)
+        made = replace(self.prepared, x=flows, y=nothing, family=nothing)
+        inputs = model_inputs(made, np.arange(len(flows)), self.model)
+        inputs = replace(inputs, y=torch.from_numpy(probabilities))
+        names = (field.name for field in fields(Inputs))
+        return Inputs(*(torch.cat([getattr(self.rows, name), getattr(inputs, name)]) for name in names))
+
+
+def training_rows(
+    prepared: Prepared, model: FlowClassifier, params: TrainParams, *, seed: int, teacher: Teacher | None = None
+) -> Rows:
+    """What an epoch of finetuning is trained on: the training rows, with targets of which `teacher_weight` is what trees say,
+    and `recombined_share` times as many flows made of them.
+
+    Cross-entropy is linear in its target, so a mixed target gives the weighted sum of both losses.
+    """
+    rows = model_inputs(prepared, prepared.rows("train"), model)
+    if params.teacher_weight == params.recombined_share == 0:
         return rows
-    return mixed(rows, taught(prepared, seed=seed, threads=params.threads), params.teacher_weight)
-
-
-def mixed(rows: Inputs, teacher: np.ndarray, weight: float) -> Inputs:
-    """Rows whose targets are `weight` times the teacher's f32[K], and labels for the rest.
-
-    Cross-entropy is linear in its target, so this is the weighted sum of both losses.
-    """
-    return replace(rows, y=(1 - weight) * rows.y + weight * torch.from_numpy(teacher))
-
-
-def taught(prepared: Prepared, *, seed: int, threads: int | None) -> np.ndarray:
-    """Attack probability of each training row by trees of the folds that it is not in: f32[K].
-
-    Equal feature vectors are in one fold.
-    """
-    train = prepared.rows("train")
-    groups = vector_groups(prepared.x[train])
-    fold = np.random.default_rng(seed).integers(0, _FOLDS, int(groups.max()) + 1)[groups]
-    probability = np.empty(len(train), dtype=np.float32)
-    for number in track(list(range(_FOLDS)), "teachers"):
-        held_out = fold == number
-        split = np.full(len(prepared.x), LEFT_OUT, dtype=np.int8)
-        split[train[~held_out]] = SPLITS.index("train")
-        trees = Trees(replace(prepared, split=split), threads=threads or 0, seed=seed)
-        probability[held_out] = trees.score(prepared.x[train[held_out]])
-    return probability
+    teacher = teacher or Teacher(prepared, seed=seed, threads=params.threads)
+    weight = params.teacher_weight
+    rows = replace(rows, y=(1 - weight) * rows.y + weight * torch.from_numpy(teacher.probabilities()))
+    added = round(params.recombined_share * len(rows))
+    return _Recombining(rows, teacher, prepared, model, added, seed) if added else rows

@@ -26,6 +26,7 @@ __all__ = [
     "Inputs",
     "Outcome",
     "Part",
+    "Rows",
     "Stage",
     "Tracker",
     "Trained",
@@ -41,7 +42,9 @@ __all__ = [
 
 # Settings that decide how fast a run is, not what comes of it; and those that a stage does not use.
 _ONLY_SPEED = frozenset({"threads", "device", "checkpoint_every_s"})
-_FINETUNING = frozenset({"epochs_finetune", "finetune_mask_share", "family_loss_weight", "teacher_weight"})
+_FINETUNING = frozenset(
+    {"epochs_finetune", "finetune_mask_share", "family_loss_weight", "teacher_weight", "recombined_share"}
+)
 _TRANSFORMER = frozenset({"d_model", "n_heads", "n_layers", "d_feedforward", "numeric_embedding"})
 _NOVELTY = frozenset({"epochs_novelty", "novelty_distance_weight"})
 _UNUSED = {
@@ -74,8 +77,19 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.y)
 
+    def of_epoch(self, epoch: int) -> "Inputs":
+        return self
+
     def take(self, rows: Tensor, device: torch.device) -> "Inputs":
         return Inputs(*(part[rows].to(device) for part in (self.numeric, self.categories, self.y, self.family)))
+
+
+class Rows(Protocol):
+    """What a stage is trained on: so many rows an epoch, which may be others in each."""
+
+    def __len__(self) -> int: ...
+
+    def of_epoch(self, epoch: int) -> Inputs: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +165,7 @@ def same_preprocessing(model: FlowNetwork, weights: Mapping[str, Tensor]) -> boo
 
 def train(
     model: Trained,
-    rows: Inputs,
+    rows: Rows,
     stage: Stage[Trained],
     params: TrainParams,
     *,
@@ -222,9 +236,11 @@ def train(
         while step < total:
             epoch, place = divmod(step, per_epoch)
             # Seeded by place, not by history, so that a resumed run draws what an uninterrupted one would have.
-            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+            if step == first or place == 0:
+                inputs = rows.of_epoch(epoch)
+                order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
             chosen = order[place * params.batch_size : (place + 1) * params.batch_size]
-            batch = rows.take(distributed.ours(chosen), device)
+            batch = inputs.take(distributed.ours(chosen), device)
             draw = drawing(len(chosen), torch.Generator().manual_seed(seed * 7_000_003 + step))
 
             model.train()

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
-import numpy as np
 import optuna
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -20,7 +19,7 @@ from optuna.visualization import matplotlib as plots
 
 from export.progress import console
 from schemas.params import Params, TrainParams
-from trainer.distillation import mixed, taught
+from trainer.distillation import Teacher, training_rows
 from trainer.prepare import Prepared, load_prepared
 from trainer.stages import finetune_stage, model_inputs, new_model
 from trainer.subsets import resplit, thin
@@ -68,7 +67,7 @@ def tune(
     prepared = load_prepared(directory / "prepared")
     thinned = thin(prepared.split, prepared.family, rows, seed=params.data.seed)
     prepared = resplit(prepared, thinned, params.data)
-    teacher = taught(prepared, seed=params.data.seed, threads=params.train.threads)
+    teacher = Teacher(prepared, seed=params.data.seed, threads=params.train.threads)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=f"{params.data.dataset}, {rows} rows, {epochs} epochs",
@@ -108,7 +107,7 @@ def tune(
 def _value_of(
     trial: optuna.Trial,
     prepared: Prepared,
-    teacher: np.ndarray,
+    teacher: Teacher,
     params: Params,
     settings: Mapping[str, Any],
     epochs: int,
@@ -119,14 +118,13 @@ def _value_of(
     train_params = TrainParams.model_validate(given)
     torch.manual_seed(params.data.seed)
     model = new_model(prepared, train_params)
-    rows = model_inputs(prepared, prepared.rows("train"), model)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     stage = finetune_stage(train_params, validation)
     with TemporaryDirectory() as folder:
         try:
             outcome = train(
                 model,
-                mixed(rows, teacher, train_params.teacher_weight),
+                training_rows(prepared, model, train_params, seed=params.data.seed, teacher=teacher),
                 stage,
                 train_params,
                 path=Path(folder) / "trial.pt",

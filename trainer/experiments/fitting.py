@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from schemas.params import Params, TrainParams
-from trainer.distillation import softened
+from trainer.distillation import training_rows
 from trainer.evaluation.metrics import Curve, area_under_roc
 from trainer.model import FlowClassifier, TabularExpert
 from trainer.novelty import NoveltyModel, new_novelty_model, novelty_inputs, novelty_stage, standardize
@@ -26,7 +26,7 @@ from trainer.stages import (
 )
 from trainer.subsets import resplit, thin
 from trainer.tracking import Untracked
-from trainer.training import Inputs, Stage, Trained, train
+from trainer.training import Rows, Stage, Trained, train
 
 __all__ = [
     "Untracked",
@@ -93,10 +93,12 @@ def _fitted(
 ) -> Network:
     rows = model_inputs(prepared, prepared.rows("train"), model)
     with_labels = (
-        softened(rows, prepared, params, seed=seed) if labelled is None else model_inputs(prepared, labelled, model)
+        training_rows(prepared, model, params, seed=seed)
+        if labelled is None
+        else model_inputs(prepared, labelled, model)
     )
     validation = model_inputs(prepared, prepared.rows("validation"), model)
-    stages: list[tuple[Stage[Any], Inputs]] = [(finetune_stage(params, validation), with_labels)]
+    stages: list[tuple[Stage[Any], Rows]] = [(finetune_stage(params, validation), with_labels)]
     if params.epochs_pretrain and isinstance(model, TabularExpert):
         stages.insert(0, (pretrain_stage(params, validation, seed), rows))
     _run(stages, model, prepared, params, seed, device)
@@ -105,7 +107,7 @@ def _fitted(
 
 
 def _run(
-    stages: Sequence[tuple[Stage[Trained], Inputs]],
+    stages: Sequence[tuple[Stage[Trained], Rows]],
     model: Trained,
     prepared: Prepared,
     params: TrainParams,
