@@ -53,7 +53,16 @@ _UNUSED = {
     "novelty": _FINETUNING | _TRANSFORMER | {"epochs_pretrain", "pretrain_mask_share"},
 }
 
-_DECIDING = ("distillation.py", "distributed.py", "model.py", "neighbours.py", "novelty.py", "stages.py", "training.py")
+_DECIDING = (
+    "baselines/trees.py",
+    "distillation.py",
+    "distributed.py",
+    "model.py",
+    "neighbours.py",
+    "novelty.py",
+    "stages.py",
+    "training.py",
+)
 
 Trained = TypeVar("Trained", bound=FlowNetwork)
 
@@ -286,7 +295,7 @@ def train(
 
 def _code() -> str:
     """Of the code that decides what comes of a run: one of other code would go on as neither."""
-    texts = [Path(__file__).with_name(name).read_bytes() for name in _DECIDING]
+    texts = [(Path(__file__).parent / name).read_bytes() for name in _DECIDING]
     return hashlib.sha256(b"".join(texts)).hexdigest()
 
 
