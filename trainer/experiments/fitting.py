@@ -43,8 +43,8 @@ __all__ = [
 
 
 def short_training(params: Params) -> TrainParams:
-    """How an experiment trains."""
-    return params.train.model_copy(update={"epochs_finetune": params.experiments.epochs})
+    """How an experiment trains: few epochs, and no flows but the rows."""
+    return params.train.model_copy(update={"epochs_finetune": params.experiments.epochs, "recombined_share": 0.0})
 
 
 def seeds_of(params: Params) -> range:
