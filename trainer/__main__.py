@@ -181,8 +181,9 @@ def parser() -> argparse.ArgumentParser:
         help="what `evaluate --out DIR/NAME` wrote (default: reports)",
     )  # fmt: skip
     dashboard.add_argument(
-        "--bootstrap-servers", metavar="HOST:PORT", help="Kafka of the alerts (default: 127.0.0.1:9092)"
-    )
+        "--bootstrap-servers", metavar="H:P",
+        help="Kafka of the alerts (default: KAFKA_BOOTSTRAP_SERVERS, else params.yaml, else 127.0.0.1:9092)",
+    )  # fmt: skip
     dashboard.add_argument("--alerts", metavar="TOPIC", help="topic of the alerts (default: alerts)")
     dashboard.add_argument(
         "--metrics-url", nargs="+", default=[], metavar="URL",
@@ -220,11 +221,19 @@ def _sources(arguments: argparse.Namespace, params: Params) -> list[Path]:
     return _csv_files(arguments.data or [params.data.source])
 
 
+def _servers(arguments: argparse.Namespace) -> str | None:
+    """As for `python -m stream`, where tests and containers say which Kafka."""
+    if arguments.bootstrap_servers is None and "FLOWSENTRY_STREAM__BOOTSTRAP_SERVERS" not in os.environ:
+        return os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    given: str | None = arguments.bootstrap_servers
+    return given
+
+
 def _run(arguments: argparse.Namespace) -> int:
     named = {
         "data.dataset": getattr(arguments, "dataset", None),
         "data.benign_only": getattr(arguments, "benign_only", None),
-        "stream.bootstrap_servers": getattr(arguments, "bootstrap_servers", None),
+        "stream.bootstrap_servers": _servers(arguments) if arguments.command == "dashboard" else None,
         "stream.alerts": getattr(arguments, "alerts", None),
     }
     if arguments.command in _EXPERIMENTS:

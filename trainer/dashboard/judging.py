@@ -66,7 +66,8 @@ def sweep(detector: Detector, flow: Flow, name: str, points: int = 60) -> pl.Dat
     given = flow[name]
     ends = [it for it in (info.benign_low, info.benign_high, given) if isinstance(it, int | float)] or [0.0, 1.0]
     low, high = min(0.0, *ends), max(1.0, *ends) * 2
-    values = expanded(np.linspace(*compressed(np.array([low, high])), points))
+    first, last = compressed(np.array([low, high]))
+    values = expanded(np.linspace(first, last, points))
     scores = detector.score(_columns(detector, [{**flow, name: value} for value in values.tolist()]))
     told = {"score": scores.score} if detector.manifest.classifies else {}
     if scores.novelty is not None:

@@ -18,6 +18,8 @@ __all__ = ["endpoint", "page", "per_bin", "rows_of"]
 
 _SHOWN = 100
 _BIN_S = 5
+_EVERY_S = 2.0
+_HELD = "what is shown"  # a pause keeps it
 
 
 @st.cache_resource(show_spinner=False)
@@ -39,19 +41,20 @@ def page() -> None:
     verdicts = middle.segmented_control(
         "Verdict", ["known", "novel"], selection_mode="multi", default=["known", "novel"]
     )
-    running = not right.toggle("Pause", key="paused")
-    _stream(Severity(least), frozenset(verdicts), every_s=1.0 if running else None)
+    paused = right.toggle("Pause", key="paused")
+    _stream(Severity(least), frozenset(verdicts), paused=paused)
     _opened()
 
 
-def _stream(least: Severity, verdicts: frozenset[str], every_s: float | None) -> None:
-    @st.fragment(run_every=every_s)
+def _stream(least: Severity, verdicts: frozenset[str], *, paused: bool) -> None:
+    @st.fragment(run_every=None if paused else _EVERY_S)
     def draw() -> None:
-        seen = _subscriber().seen()
-        pace, silent = _service().pace() if given().metrics_urls else ([], [])
+        if not paused or _HELD not in st.session_state:
+            st.session_state[_HELD] = (_subscriber().seen(), _service().pace(), int(time.time()))
+        seen, (pace, silent), now = st.session_state[_HELD]
         _state(seen, silent)
-        _figures(seen, pace)
-        _charts(seen, pace)
+        _figures(seen, pace, now)
+        _charts(seen, pace, now)
         chosen = [it for it in seen.alerts if it.severity.rank >= least.rank and it.verdict.value in verdicts][:_SHOWN]
         _table(chosen, seen)
 
@@ -64,8 +67,7 @@ def _state(seen: Seen, silent: Sequence[str]) -> None:
             problem(what)
 
 
-def _figures(seen: Seen, pace: Sequence[Pace]) -> None:
-    now = int(time.time())
+def _figures(seen: Seen, pace: Sequence[Pace], now: int) -> None:
     last_minute = sum(count for (second, _), count in seen.by_second.items() if second > now - 60)
     unknown = None if given().metrics_urls else "Start the dashboard with --metrics-url http://HOST:9108 to see it."
     cells = st.columns(5)
@@ -77,25 +79,27 @@ def _figures(seen: Seen, pace: Sequence[Pace]) -> None:
 
 
 def per_bin(seen: Seen, now: int) -> pl.DataFrame:
-    """Alerts of the last minutes by `time` (unix milliseconds, in steps) and `severity`."""
+    """How many `alerts` of each `severity` there were in steps of some seconds; `time` is minutes from `now` (unix seconds), to
+    the middle of the step."""
     start = (now - WINDOW_S) // _BIN_S * _BIN_S
     counts: dict[tuple[int, str], int] = {}
     for (second, severity), count in seen.by_second.items():
         if second >= start:
-            key = (second // _BIN_S * _BIN_S * 1000, severity)
+            key = (second // _BIN_S * _BIN_S, severity)
             counts[key] = counts.get(key, 0) + count
-    lines = [{"time": at, "severity": severity, "alerts": count} for (at, severity), count in sorted(counts.items())]
-    return pl.DataFrame(lines, schema={"time": pl.Int64, "severity": pl.String, "alerts": pl.Int64})
+    lines = [
+        {"time": (at + _BIN_S / 2 - now) / 60, "severity": severity, "alerts": count}
+        for (at, severity), count in sorted(counts.items())
+    ]
+    return pl.DataFrame(lines, schema={"time": pl.Float64, "severity": pl.String, "alerts": pl.Int64})
 
 
-def _charts(seen: Seen, pace: Sequence[Pace]) -> None:
-    now = int(time.time())
-    window = alt.Scale(domain=[(now - WINDOW_S) * 1000, now * 1000])
-    x = alt.X("time:T", title=None, scale=window)
+def _charts(seen: Seen, pace: Sequence[Pace], now: int) -> None:
+    x = alt.X("time:Q", title="minutes from now", scale=alt.Scale(domain=[-WINDOW_S / 60, 0]))
     cells = st.columns(2 if given().metrics_urls else 1)
     severity = alt.Color(
         "severity:N", scale=alt.Scale(domain=list(SEVERITIES), range=list(SEVERITIES.values())), title=None,
-        legend=alt.Legend(orient="top"),
+        legend=alt.Legend(orient="right"),
     )  # fmt: skip
     with cells[-1]:
         counted = per_bin(seen, now)
@@ -106,8 +110,8 @@ def _charts(seen: Seen, pace: Sequence[Pace]) -> None:
         show(bars.encode(x, y, severity, tooltip=["severity:N", "alerts:Q"]), height=220)
     if given().metrics_urls:
         lines = pl.DataFrame(
-            {"time": [int(it.time * 1000) for it in pace], "flows/s": [it.flows_per_s for it in pace]},
-            schema={"time": pl.Int64, "flows/s": pl.Float64},
+            {"time": [(it.time - now) / 60 for it in pace], "flows/s": [it.flows_per_s for it in pace]},
+            schema={"time": pl.Float64, "flows/s": pl.Float64},
         )
         area = alt.Chart(lines).mark_area(color=colours().benign, opacity=0.35, line={"color": colours().benign})
         with cells[0]:
@@ -123,11 +127,11 @@ def _from_zero(most: object, least: float) -> alt.Scale:
 
 
 def rows_of(alerts: Sequence[Alert]) -> pl.DataFrame:
-    """A line per alert."""
+    """A line per alert; without a column that is empty in all of them."""
     lines = [
         {
             "time (UTC)": f"{it.event_time:%Y-%m-%d %H:%M:%S}",
-            "severity": it.severity.value,
+            "severity": [it.severity.value],
             "verdict": it.verdict.value,
             "family": it.family,
             "flow": endpoint(it.flow),
@@ -137,7 +141,8 @@ def rows_of(alerts: Sequence[Alert]) -> pl.DataFrame:
         }
         for it in alerts
     ]
-    return pl.DataFrame(lines, schema_overrides={"score": pl.Float64, "novelty": pl.Float64})
+    frame = pl.DataFrame(lines, schema_overrides={"score": pl.Float64, "novelty": pl.Float64})
+    return frame[[column.name for column in frame if column.null_count() < len(frame)]]
 
 
 def endpoint(flow: FlowRef) -> str:
@@ -165,6 +170,7 @@ def _table(alerts: Sequence[Alert], seen: Seen) -> None:
     st.dataframe(
         rows_of(alerts), hide_index=True, height=320, key=key, on_select=ticked, selection_mode="single-row",
         column_config={
+            "severity": st.column_config.MultiselectColumn(options=list(SEVERITIES), color=list(SEVERITIES.values())),
             "score": st.column_config.NumberColumn(format="%.3f"), "novelty": st.column_config.NumberColumn(format="%.2f")
         },
     )  # fmt: skip

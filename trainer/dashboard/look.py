@@ -29,7 +29,7 @@ THEMES = {
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.secondaryBackgroundColor": "#f1f4f7",
     "theme.light.textColor": "#1c2430",
-    "theme.dark.primaryColor": _DARK.benign,
+    "theme.dark.primaryColor": "#3585bd",
     "theme.dark.backgroundColor": "#10161d",
     "theme.dark.secondaryBackgroundColor": "#1b242e",
     "theme.dark.textColor": "#e8edf2",
@@ -44,8 +44,9 @@ def colours() -> Colours:
 
 def wide_axis() -> alt.Axis:
     """An axis of `scale.compressed` values, which says what they were."""
-    power = "pow(10, abs(datum.value)) - 1"
-    return alt.Axis(labelExpr=f"(datum.value < 0 ? '−' : '') + format({power}, '.2~s')", tickCount=8, labelOverlap=True)
+    size = "(pow(10, abs(datum.value)) - 1)"
+    text = f"({size} < 1000 ? format({size}, '.2~r') : format({size}, '.2~s'))"
+    return alt.Axis(labelExpr=f"(datum.value < 0 ? '−' : '') + {text}", tickCount=8, labelOverlap=True)
 
 
 def show(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int | None = None) -> None:

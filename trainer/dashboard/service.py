@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
-from itertools import pairwise
+from itertools import chain, pairwise
 from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from schemas.errors import ParamsError
 from trainer.dashboard.subscriber import WINDOW_S
 
-__all__ = ["Pace", "Service", "Totals", "metrics_url", "paces", "read_totals"]
+__all__ = ["Pace", "Service", "Totals", "Unreachable", "metrics_url", "paces", "read_totals"]
 
 _TIMEOUT_S = 2.0
 _MOST_BYTES = 16 << 20
@@ -122,18 +122,17 @@ class Service:
         with self._lock:
             of_workers = [paces(list(looks)) for looks in self._looks.values()]
             silent = list(self._silent.values())
-        seconds: dict[int, list[Pace]] = {}
-        for one in of_workers:
-            for pace in one:
-                seconds.setdefault(int(pace.time), []).append(pace)
+        moments: dict[float, list[Pace]] = {}
+        for pace in chain.from_iterable(of_workers):
+            moments.setdefault(pace.time, []).append(pace)
         together = [
             Pace(
-                second,
-                sum(it.flows_per_s for it in found),
-                sum(it.dead_letters for it in found),
-                sum(it.lag for it in found),
+                time=moment,
+                flows_per_s=sum(it.flows_per_s for it in found),
+                dead_letters=sum(it.dead_letters for it in found),
+                lag=sum(it.lag for it in found),
             )
-            for second, found in sorted(seconds.items())
+            for moment, found in sorted(moments.items())
         ]
         return together, silent
 
@@ -145,13 +144,16 @@ class Service:
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
             now = time.time()  # one for all, so that they can be added up
-            for url in self._urls:
-                try:
-                    totals = read_totals(url)
-                except Unreachable as error:
-                    with self._lock:
-                        self._silent[url] = str(error)
-                else:
-                    with self._lock:
-                        self._silent.pop(url, None)
-                        self._looks[url].append((now, totals))
+            answers = {url: _answer(url) for url in self._urls}
+            with self._lock:
+                self._silent = {url: answer for url, answer in answers.items() if isinstance(answer, str)}
+                for url, answer in answers.items():
+                    if isinstance(answer, Totals):
+                        self._looks[url].append((now, answer))
+
+
+def _answer(url: str) -> Totals | str:
+    try:
+        return read_totals(url)
+    except Unreachable as error:
+        return str(error)
