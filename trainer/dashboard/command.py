@@ -1,6 +1,8 @@
 """`trainer dashboard`: settings → the app, on Streamlit's server in this process."""
 
+import signal
 import socket
+import sys
 from pathlib import Path
 
 from schemas.errors import FlowsentryError
@@ -37,8 +39,13 @@ def serve(settings: Settings, host: str, port: int) -> int:
     options = _OPTIONS | THEMES | {"server.address": host, "server.port": str(port)}
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     print(f"the dashboard is at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    signal.signal(signal.SIGTERM, _end)  # uvicorn has its own, and raises the signal anew when it has ended
     cli.main(["run", str(_APP), *words], standalone_mode=False)
     return 0
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
 
 
 def _free(host: str, port: int) -> int:

@@ -12,6 +12,7 @@ from export.detector import Detector
 from schemas.errors import FlowsentryError
 from trainer.dashboard import curves
 from trainer.dashboard.look import colours, problem, show
+from trainer.dashboard.report_route import address
 from trainer.dashboard.rows import Rows
 from trainer.dashboard.settings import given
 from trainer.dashboard.store import detectors, rows_of
@@ -177,9 +178,10 @@ def _reports(shown: Mapping[str, tuple[Path, Detector]]) -> None:
             column_config=dict.fromkeys(measured, number),
         )  # fmt: skip
     for name, report in found.items():
-        page = report.page.read_text(encoding="utf-8")
-        with st.expander(f"Report of {name}" + (" (of a twin, made of fewer rows)" if report.is_own is False else "")):
-            st.download_button(
-                "Download", page, f"{name}.html", "text/html", icon=":material/download:", key=f"report {name}"
-            )
-            st.iframe(page, height=700)
+        left, middle, right = st.columns([3, 1, 1], vertical_alignment="center")
+        left.markdown(f"Report of {name}" + (" (of a twin, made of fewer rows)" if report.is_own is False else ""))
+        middle.link_button("Open", address(shown[name][0]), icon=":material/open_in_new:", width="stretch")
+        right.download_button(
+            "Download", report.page.read_bytes(), f"{name}.html", "text/html", icon=":material/download:",
+            key=f"report {name}", width="stretch",
+        )  # fmt: skip
