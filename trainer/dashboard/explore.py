@@ -114,11 +114,11 @@ def _classes(rows: Rows) -> None:
     shades = colours()
     frame = features.classes(rows)
     scale = alt.Scale(domain=["benign", "attack"], range=[shades.benign, shades.attack])
-    y = alt.Y("family:N", sort=None, title=None, axis=alt.Axis(labelLimit=220))
+    y = alt.Y("family:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, labelOverlap=False))
     color = alt.Color("kind:N", scale=scale, title=None, legend=alt.Legend(orient="top"))
     bars = alt.Chart(frame).encode(y, alt.X("rows:Q", title="rows"), tooltip=["family:N", "rows:Q"])
     labels = bars.mark_text(align="left", dx=4, color=shades.guide).encode(text=alt.Text("rows:Q", format=","))
-    show(bars.mark_bar().encode(color) + labels, height=60 + 26 * len(frame))
+    show(bars.mark_bar().encode(color) + labels, height=120 + 26 * len(frame))
 
 
 def _correlations(rows: Rows) -> None:

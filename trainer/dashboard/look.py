@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import altair as alt
 import streamlit as st
 
-__all__ = ["SEVERITIES", "THEMES", "Colours", "colours", "problem", "show", "wide_axis"]
+__all__ = ["SEVERITIES", "THEMES", "Colours", "colours", "plain", "problem", "show", "wide_axis"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,11 @@ def show(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int | None 
     st.altair_chart(chart if height is None else chart.properties(height=height), width="stretch")
 
 
+def plain(text: str) -> str:
+    """What others named, to be shown as it stands and not as Markdown."""
+    return "".join(f"\\{char}" if char in _MARKDOWN else char for char in text)
+
+
 def problem(what: Exception | str) -> None:
-    """Say what is wrong. Names of files and what others sent are shown as they stand, not as Markdown."""
-    st.error("".join(f"\\{char}" if char in _MARKDOWN else char for char in str(what)), icon=":material/error:")
+    """Say what is wrong; names of files and what others sent are shown as they stand."""
+    st.error(plain(str(what)), icon=":material/error:")

@@ -11,7 +11,7 @@ import streamlit as st
 from export.detector import Detector
 from schemas.errors import FlowsentryError
 from trainer.dashboard import curves
-from trainer.dashboard.look import colours, problem, show
+from trainer.dashboard.look import colours, plain, problem, show
 from trainer.dashboard.report_route import address
 from trainer.dashboard.rows import Rows
 from trainer.dashboard.settings import given
@@ -54,13 +54,13 @@ def _names(opened: Mapping[Path, Detector]) -> dict[Path, str]:
 def _table(shown: Mapping[str, tuple[Path, Detector]]) -> None:
     what = {name: curves.described(detector.manifest) for name, (_, detector) in shown.items()}
     lines = [{"": line, **{name: of[line] for name, of in what.items()}} for line in next(iter(what.values()))]
-    st.dataframe(pl.DataFrame(lines), hide_index=True)
+    st.dataframe(pl.DataFrame(lines), hide_index=True, height="content")
     st.subheader("Figures")
     measured = [detector.manifest.content["metrics"].get("test", {}) for _, detector in shown.values()]
     frame = curves.figures_table(list(shown), measured)
     if len(frame):
         number = st.column_config.NumberColumn(format="%.5f")
-        st.dataframe(frame, hide_index=True, column_config=dict.fromkeys(shown, number))
+        st.dataframe(frame, hide_index=True, height="content", column_config=dict.fromkeys(shown, number))
         st.caption(
             "Measured on each bundle's own test rows when it was built: bundles of one data set can be compared."
         )
@@ -169,17 +169,17 @@ def _reports(shown: Mapping[str, tuple[Path, Detector]]) -> None:
     for name, (bundle, _) in shown.items():
         if name not in found:
             command = f"python -m trainer evaluate --bundle {bundle} --data labelled.csv.gz --out {given().reports / bundle.name}"
-            st.info(f"No report of {name}: `{command}` writes one.", icon=":material/info:")
+            st.info(f"No report of {plain(name)}: `{command}` writes one.", icon=":material/info:")
     measured = {name: report.metrics for name, report in found.items() if report.metrics is not None}
     if measured:
         number = st.column_config.NumberColumn(format="%.5f")
         st.dataframe(
-            curves.figures_table(list(measured), list(measured.values())), hide_index=True,
+            curves.figures_table(list(measured), list(measured.values())), hide_index=True, height="content",
             column_config=dict.fromkeys(measured, number),
         )  # fmt: skip
     for name, report in found.items():
         left, middle, right = st.columns([3, 1, 1], vertical_alignment="center")
-        left.markdown(f"Report of {name}" + (" (of a twin, made of fewer rows)" if report.is_own is False else ""))
+        left.text(f"Report of {name}" + (" (of a twin, made of fewer rows)" if report.is_own is False else ""))
         middle.link_button("Open", address(shown[name][0]), icon=":material/open_in_new:", width="stretch")
         right.download_button(
             "Download", report.page.read_bytes(), f"{name}.html", "text/html", icon=":material/download:",

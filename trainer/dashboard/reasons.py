@@ -58,7 +58,7 @@ def draw(reasons: Sequence[Reason]) -> None:
     found = positions(reasons)
     if len(found):
         shades = colours()
-        y = alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(labelLimit=260))
+        y = alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False))
         found = found.with_columns(place=compressed(found["position"].to_numpy()))
         title = "where the value lies: 0 to 1 is the range of benign flows"
         x = alt.X("place:Q", title=title, axis=wide_axis())
@@ -75,7 +75,7 @@ def draw(reasons: Sequence[Reason]) -> None:
             y, x, tooltip=tooltip,
             color=alt.condition("datum.position < 0 || datum.position > 1", alt.value(shades.attack), alt.value(shades.benign)),
         )  # fmt: skip
-        show(band.encode(y, alt.X("start:Q"), alt.X2("end:Q"), tooltip=tooltip) + value, height=60 + 34 * len(found))
+        show(band.encode(y, alt.X("start:Q"), alt.X2("end:Q"), tooltip=tooltip) + value, height=90 + 32 * len(found))
     frame = table(reasons)
     st.dataframe(
         frame[[column.name for column in frame if column.null_count() < len(frame)]],

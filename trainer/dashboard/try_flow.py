@@ -14,7 +14,7 @@ from schemas.errors import FlowsentryError
 from schemas.flow import BENIGN, Kind
 from trainer.dashboard import reasons
 from trainer.dashboard.judging import Judgement, judge, sweep, usual_flow
-from trainer.dashboard.look import colours, problem, show, wide_axis
+from trainer.dashboard.look import colours, plain, problem, show, wide_axis
 from trainer.dashboard.scale import compressed
 from trainer.dashboard.scoring import Verdicts, verdicts
 from trainer.dashboard.settings import given
@@ -136,7 +136,7 @@ def _verdict(detector: Detector, policy: Policy, before: Judgement, after: Judge
             "novelty", f"{after.novelty:.3f}", f"{change:+.3f}" if change else None, delta_color="inverse", help=limit
         )
     cells[3].metric("family", after.family, after.severity, delta_color="off", delta_arrow="off")
-    st.caption(f"As the service with bundle {detector.manifest.name} would judge it.")
+    st.caption(f"As the service with bundle {plain(detector.manifest.name)} would judge it.")
 
 
 def _weights(before: Judgement, after: Judgement) -> None:
