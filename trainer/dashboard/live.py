@@ -52,11 +52,13 @@ def _stream(least: Severity, verdicts: frozenset[str], *, paused: bool) -> None:
         if not paused or _HELD not in st.session_state:
             st.session_state[_HELD] = (_subscriber().seen(), _service().pace(), int(time.time()))
         seen, (pace, silent), now = st.session_state[_HELD]
-        _state(seen, silent)
+        with st.container():  # there even when it is empty, so that what follows keeps its place
+            _state(seen, silent)
         _figures(seen, pace, now)
         _charts(seen, pace, now)
         chosen = [it for it in seen.alerts if it.severity.rank >= least.rank and it.verdict.value in verdicts][:_SHOWN]
-        _table(chosen, seen)
+        with st.container():
+            _table(chosen, seen)
 
     draw()
 

@@ -1,5 +1,6 @@
 """Every page in a real browser, dark and light: without an error in the console, and it does what it is for."""
 
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import polars as pl
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from schemas.alert import FlowRef
 from schemas.params import StreamParams
@@ -66,7 +67,7 @@ def work(bootstrap_servers: str, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def produce_now(servers: str, topic: str, *numbers: int) -> None:
     now = datetime.now(UTC)
-    hostile = FlowRef(src_ip="**10.0.0.1**", src_port=80, dst_ip="![x](http://192.0.2.1/x.png)", dst_port=443)
+    hostile = FlowRef(src_ip="**10.0.0.1**", src_port=80, dst_ip="![x](//192.0.2.1/x.png)", dst_port=443)
     produce(
         servers, topic,
         [alert(number, detection_time=now, family="<b>DDoS</b>", flow=hostile).model_dump_json().encode() for number in numbers],
@@ -105,18 +106,16 @@ def test_pages_are_reached_from_each_other_and_by_a_reload(work: Work) -> None:
 def test_an_alert_appears_as_it_comes_and_opens_with_its_reasons(work: Work, theme: str) -> None:
     with viewing(work.url, theme) as viewer:
         page = viewer.open("live")
-        before = _figure(page, "alerts seen")
-        expect(page.get_by_test_id("stMetric").filter(has_text="flows/s")).to_contain_text("40", timeout=PATIENCE_MS)
+        before = int(_metric(page, "alerts seen").inner_text())
+        expect(_metric(page, "flows/s")).to_have_text(re.compile("^[1-9]"), timeout=PATIENCE_MS)
         produce_now(work.servers, work.topic, 1, 2)
-        expect(page.get_by_test_id("stMetric").filter(has_text="alerts seen")).to_contain_text(
-            str(before + 2), timeout=PATIENCE_MS
-        )
+        expect(_metric(page, "alerts seen")).to_have_text(str(before + 2), timeout=PATIENCE_MS)
         page.get_by_text("Pause", exact=True).click()
         page.wait_for_timeout(3000)  # what was under way
         page.get_by_test_id("stDataFrame").first.click(position={"x": 17, "y": 52})
         opened = page.get_by_text("One alert", exact=True)
         opened.wait_for()
-        expect(page.get_by_text("<b>DDoS</b>: **10.0.0.1**:80 → ![x](http://192.0.2.1/x.png):443")).to_be_visible()
+        expect(page.get_by_text("<b>DDoS</b>: **10.0.0.1**:80 → ![x](//192.0.2.1/x.png):443")).to_be_visible()
         expect(page.get_by_text("judged").last).to_contain_text("flows-0-2")
         page.wait_for_timeout(1500)
         viewer.shot("live-opened")
@@ -248,14 +247,12 @@ def test_where_there_is_nothing_to_show_a_page_says_what_to_do(theme: str, tmp_p
         viewer.assert_clean()
 
 
-def _figure(page: Page, name: str) -> int:
-    metric = page.get_by_test_id("stMetric").filter(has_text=name).get_by_test_id("stMetricValue")
-    metric.wait_for()
-    return int(metric.inner_text().replace(",", ""))
+def _metric(page: Page, name: str) -> Locator:
+    return page.get_by_test_id("stMetric").filter(has_text=name).get_by_test_id("stMetricValue").first
 
 
 def _score(page: Page) -> float:
-    return float(page.get_by_test_id("stMetric").filter(has_text="score").get_by_test_id("stMetricValue").inner_text())
+    return float(_metric(page, "score").inner_text())
 
 
 def _choose(page: Page, label: str, option: str) -> None:
