@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 __all__ = ["Viewer", "chromium", "running", "viewing"]
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_MS = 40_000
+PATIENCE_MS = 90_000
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

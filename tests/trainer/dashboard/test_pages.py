@@ -184,7 +184,7 @@ def test_score_and_reasons_move_as_a_feature_is_changed(work: Work, theme: str) 
         before, reasons = _score(page), page.get_by_test_id("stVegaLiteChart").first.inner_html()
         _choose(page, "Features to change", "sttl")
         viewer.settle()
-        field = page.get_by_role("spinbutton", name="sttl")
+        field = page.get_by_label("sttl (hops)", exact=True)
         field.fill("100000")
         field.press("Enter")
         expect(page.get_by_test_id("stMetric").filter(has_text="score").get_by_test_id("stMetricDelta")).to_be_visible()
@@ -256,7 +256,9 @@ def _score(page: Page) -> float:
 
 
 def _choose(page: Page, label: str, option: str) -> None:
-    page.get_by_role("combobox", name=label).first.click()
+    box = page.get_by_role("combobox", name=label, exact=True)
+    box.click()
+    box.fill(option)  # of a long list only a part is drawn
     page.get_by_role("option", name=option, exact=True).click()
 
 
