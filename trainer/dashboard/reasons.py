@@ -58,7 +58,9 @@ def draw(reasons: Sequence[Reason]) -> None:
     found = positions(reasons)
     if len(found):
         shades = colours()
-        y = alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False))
+        y = alt.Y(
+            "feature:N", sort=found["feature"].to_list(), title=None, axis=alt.Axis(labelLimit=260, labelOverlap=False)
+        )
         found = found.with_columns(place=compressed(found["position"].to_numpy()))
         title = "where the value lies: 0 to 1 is the range of benign flows"
         x = alt.X("place:Q", title=title, axis=wide_axis())

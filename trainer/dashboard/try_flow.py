@@ -124,7 +124,7 @@ def _step(info: FeatureInfo) -> float:
 def _verdict(detector: Detector, policy: Policy, before: Judgement, after: Judgement) -> None:
     cells = st.columns(4)
     cells[0].metric("verdict", after.verdict, None if after.verdict == before.verdict else f"was {before.verdict}",
-                    delta_color="off")  # fmt: skip
+                    delta_color="off", delta_arrow="off")  # fmt: skip
     if after.score is not None and before.score is not None:
         change = after.score - before.score
         cells[1].metric("score", f"{after.score:.4f}", f"{change:+.4f}" if change else None, delta_color="inverse",
@@ -147,7 +147,7 @@ def _weights(before: Judgement, after: Judgement) -> None:
     )
     shades = colours()
     base = alt.Chart(frame).encode(
-        alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(labelLimit=220)),
+        alt.Y("feature:N", sort=frame["feature"].to_list(), title=None, axis=alt.Axis(labelLimit=220)),
         tooltip=["feature:N", alt.Tooltip("before:Q", format=".3f"), alt.Tooltip("now:Q", format=".3f")],
     )
     bars = base.mark_bar(color=shades.attack).encode(alt.X("now:Q", title="weight among the reasons"))

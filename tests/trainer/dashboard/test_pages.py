@@ -158,7 +158,7 @@ def test_models_stand_side_by_side_with_curves_and_a_report(work: Work, theme: s
     with viewing(work.url, theme) as viewer:
         page = viewer.open("models")
         viewer.settle()
-        assert page.get_by_test_id("stVegaLiteChart").count() == 2
+        expect(page.get_by_test_id("stVegaLiteChart")).to_have_count(2, timeout=PATIENCE_MS)
         expect(page.get_by_text("No report of other")).to_be_visible()
         with page.context.expect_page() as opened:
             page.get_by_role("link", name="Open").click()
