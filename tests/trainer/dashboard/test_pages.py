@@ -166,7 +166,7 @@ def test_models_stand_side_by_side_with_curves_and_a_report(work: Work, theme: s
         expect(heading).to_be_visible(timeout=PATIENCE_MS)
         assert opened.value.locator("figure img").first.evaluate("it => it.naturalWidth") > 0
         with page.expect_download() as download:
-            page.get_by_role("button", name="Download").click()
+            page.get_by_test_id("stDownloadButton").get_by_role("button").click()
         saved = (work.folder / "reports" / "first" / "report.html").read_bytes()
         assert download.value.path().read_bytes() == saved
         page.wait_for_timeout(1500)
