@@ -13,21 +13,12 @@ from schemas.settings import NULL, parse_value
 
 __all__ = ["add_common", "common_options", "leave_unread", "run_command"]
 
-_TRAINER_PACKAGES = frozenset(
-    {
-        "jinja2",
-        "joblib",
-        "lightgbm",
-        "matplotlib",
-        "mlflow",
-        "onnx",
-        "onnxmltools",
-        "onnxscript",
-        "optuna",
-        "sklearn",
-        "torch",
-    }
-)
+_EXTRAS = {
+    "trainer": ("jinja2", "joblib", "lightgbm", "matplotlib", "mlflow", "onnx", "onnxmltools", "onnxscript", "optuna", "sklearn",
+                "torch"),
+    "dashboard": ("altair", "streamlit"),
+}  # fmt: skip
+_EXTRA_OF_PACKAGE = {package: extra for extra, packages in _EXTRAS.items() for package in packages}
 
 
 def add_common(command: argparse.ArgumentParser) -> None:
@@ -83,9 +74,10 @@ def run_command(command: Callable[[], int]) -> int:
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        if error.name not in _TRAINER_PACKAGES:
+        extra = _EXTRA_OF_PACKAGE.get(error.name or "")
+        if extra is None:
             raise
-        print(f"error: this needs the package {error.name}: pip install 'flowsentry[trainer]'", file=sys.stderr)
+        print(f"error: this needs the package {error.name}: pip install 'flowsentry[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

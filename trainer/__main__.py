@@ -32,6 +32,7 @@ _EXAMPLES = """examples:
   python -m trainer card     --bundle bundles/unsw-nb15 --report reports/unsw-nb15
   python -m trainer register --bundle bundles/unsw-nb15
   python -m trainer promote  --dataset unsw-nb15 --data labelled.csv.gz
+  python -m trainer dashboard --bundle bundles/cicids2017-improved bundles/unsw-nb15 --port 8501
   python -m trainer sample   --dataset unsw-nb15 --data flows/ --out sample.csv.gz --rows 500
   python -m export  build    --dataset unsw-nb15
 """
@@ -167,6 +168,30 @@ def parser() -> argparse.ArgumentParser:
         help="false-positive rate at which recalls are compared (default: stream.target_fpr)",
     )  # fmt: skip
 
+    dashboard = add("dashboard", "pages in a browser: alerts live, data sets, bundles side by side, a flow to try")
+    dashboard.add_argument(
+        "--bundle", type=Path, nargs="+", metavar="DIR", help="bundles to show (default: those in bundles/)"
+    )
+    dashboard.add_argument(
+        "--data", type=Path, nargs="+", metavar="PATH",
+        help="CSVs of flows, or directories of them, to explore and measure on (default: those in stream/sample/)",
+    )  # fmt: skip
+    dashboard.add_argument(
+        "--reports", type=Path, default=Path("reports"), metavar="DIR",
+        help="what `evaluate --out DIR/NAME` wrote (default: reports)",
+    )  # fmt: skip
+    dashboard.add_argument(
+        "--bootstrap-servers", metavar="H:P",
+        help="Kafka of the alerts (default: KAFKA_BOOTSTRAP_SERVERS, else params.yaml, else 127.0.0.1:9092)",
+    )  # fmt: skip
+    dashboard.add_argument("--alerts", metavar="TOPIC", help="topic of the alerts (default: alerts)")
+    dashboard.add_argument(
+        "--metrics-url", nargs="+", default=[], metavar="URL",
+        help="the service's workers, to see how fast flows come: http://127.0.0.1:9108",
+    )  # fmt: skip
+    dashboard.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default: 127.0.0.1)")
+    dashboard.add_argument("--port", type=int, default=8501, metavar="N", help="0 takes a free one (default: 8501)")
+
     sample = add("sample", "write a labelled CSV out of the test rows: a small one for the demo, or all of them")
     add_run(sample)
     add_data(sample, required=False)
@@ -196,10 +221,20 @@ def _sources(arguments: argparse.Namespace, params: Params) -> list[Path]:
     return _csv_files(arguments.data or [params.data.source])
 
 
+def _servers(arguments: argparse.Namespace) -> str | None:
+    """As for `python -m stream`, where tests and containers say which Kafka."""
+    if arguments.bootstrap_servers is None and "FLOWSENTRY_STREAM__BOOTSTRAP_SERVERS" not in os.environ:
+        return os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    given: str | None = arguments.bootstrap_servers
+    return given
+
+
 def _run(arguments: argparse.Namespace) -> int:
     named = {
         "data.dataset": getattr(arguments, "dataset", None),
         "data.benign_only": getattr(arguments, "benign_only", None),
+        "stream.bootstrap_servers": _servers(arguments) if arguments.command == "dashboard" else None,
+        "stream.alerts": getattr(arguments, "alerts", None),
     }
     if arguments.command in _EXPERIMENTS:
         named |= {f"experiments.{name}": getattr(arguments, name, None) for name in ("rows", "epochs", "seeds")}
@@ -340,11 +375,29 @@ def _promote(arguments: argparse.Namespace, params: Params) -> int:
     return 0 if decision.promoted else 1
 
 
+def _dashboard(arguments: argparse.Namespace, params: Params) -> int:
+    from trainer.dashboard.command import serve
+    from trainer.dashboard.service import metrics_url
+    from trainer.dashboard.settings import Settings
+
+    there = [path.parent for path in Path("bundles").glob("*/bundle.json")]
+    bundles = arguments.bundle or sorted(there, key=lambda path: (path != params.stream.bundle, path))
+    settings = Settings(
+        params,
+        bundles=tuple(bundles or [params.stream.bundle]),
+        data=tuple(_csv_files(arguments.data or sorted(Path("stream/sample").glob("*.csv.gz")))),
+        reports=arguments.reports,
+        metrics_urls=tuple(metrics_url(url) for url in arguments.metrics_url),
+    )
+    return serve(settings, arguments.host, arguments.port)
+
+
 _OF_BUNDLES: Mapping[str, Callable[[argparse.Namespace, Params], int]] = {
     "evaluate": _evaluate,
     "card": _card,
     "register": _register,
     "promote": _promote,
+    "dashboard": _dashboard,
 }
 
 

@@ -85,12 +85,12 @@ def test_a_file_that_cannot_be_opened_is_one_line_and_status_2(
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
 
 
-def test_a_missing_package_of_the_trainer_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("package", "extra"), [("torch", "trainer"), ("streamlit", "dashboard")])
+def test_a_missing_package_is_named_with_the_extra_that_has_it(
+    package: str, extra: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command(failing(ModuleNotFoundError("No module named 'torch'", name="torch"))) == 2
-    told = "error: this needs the package torch: pip install 'flowsentry[trainer]'\n"
-    assert capsys.readouterr().err == told
+    assert run_command(failing(ModuleNotFoundError(f"No module named '{package}'", name=package))) == 2
+    assert capsys.readouterr().err == f"error: this needs the package {package}: pip install 'flowsentry[{extra}]'\n"
 
 
 def test_interrupted_is_status_130(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,14 +12,14 @@ from trainer.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 OF_RUNS = ("prepare", "pretrain", "novelty", "finetune", "tune", "compare", "ablate", "unseen", "transfer", "sample")
-OF_BUNDLES = ("evaluate", "card", "register", "promote")
+OF_BUNDLES = ("evaluate", "card", "register", "promote", "dashboard")
 
 
 def test_help_lists_every_command_and_all_are_tested_here(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
-    listed = re.findall(r"^    (\w+) +\w", capsys.readouterr().out, re.MULTILINE)
+    listed = re.findall(r"^    (\w+)(?: +\w|$)", capsys.readouterr().out, re.MULTILINE)
     assert set(listed) == {*OF_RUNS, *OF_BUNDLES}
 
 
