@@ -25,6 +25,8 @@ __all__ = ["Teacher", "training_rows"]
 
 _FOLDS = 5
 _MOST_EXCHANGED = 0.5
+_CANDIDATES = 5  # for each flow that is made
+_LEAST_DOUBT = 0.05
 
 
 class Teacher:
@@ -48,7 +50,17 @@ class Teacher:
 
     def recombined(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """So many flows, each a training row with some features of another one of its fold, and their attack probabilities:
-        f32[M, F], f32[M]. How many features are exchanged is drawn for each flow, up to half of them."""
+        f32[M, F], f32[M]. How many features are exchanged is drawn for each flow, up to half of them.
+
+        There is more to learn from flows of which the trees are in doubt, so these are likelier to be drawn: a sample without
+        replacement, by weights (Efraimidis and Spirakis 2006).
+        """
+        flows, probability = self._exchanged(_CANDIDATES * count, rng)
+        weight = _LEAST_DOUBT + 4 * probability * (1 - probability)
+        drawn = np.argsort(rng.exponential(size=len(weight)) / weight)[:count]
+        return flows[drawn], probability[drawn]
+
+    def _exchanged(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         first = rng.integers(0, len(self._x), count)
         second, fold = first.copy(), self._fold[first]
         for number in range(_FOLDS):

@@ -66,6 +66,18 @@ def test_a_made_flow_has_each_feature_of_one_of_two_rows(prepared: Prepared, tea
     assert changed > 20
 
 
+def test_flows_of_which_the_trees_are_in_doubt_are_made_more_often(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_in_ten_is_doubtful(_: Teacher, x: np.ndarray, __: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(len(x)) % 10 == 0, 0.5, 1.0)
+
+    monkeypatch.setattr(Teacher, "_judged", one_in_ten_is_doubtful)
+    _, probability = teacher.recombined(400, np.random.default_rng(0))
+    assert (probability == 0.5).mean() > 0.3
+    assert (probability == 1.0).mean() > 0.3, "nor are the others left out"
+
+
 def test_nothing_is_judged_by_trees_that_have_seen_it_or_its_like(prepared: Prepared) -> None:
     train = prepared.rows("train")
     rng = np.random.default_rng(0)
