@@ -131,6 +131,9 @@ class TrainParams(_Section):
         "auto",
         description="Of matrix products; auto takes bf16 where the processor or GPU has it. Weights are float32.",
     )
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="Compiled finetuning (torch.compile); auto: long runs, where there is a C++ compiler."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one.")
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from export.metrics import summarize
 from export.progress import console
 from schemas.errors import FlowsentryError
 from schemas.params import Params
+from trainer.compiling import is_compiled
 from trainer.distillation import training_rows
 from trainer.distributed import is_first, local_device
 from trainer.freezing import freeze
@@ -139,11 +140,12 @@ def finetune(params: Params, directory: Path) -> Path:
     rows = training_rows(prepared, model, params.train, seed=params.data.seed)
     validation = model_inputs(prepared, prepared.rows("validation"), model)
     path = directory / "finetune.pt"
+    compiled = is_compiled(params.train, params.train.epochs_finetune * len(rows) // params.train.batch_size)
     with tracked_stage(params, "finetune", prepared) as run:
         outcome = train(
             model,
             rows,
-            finetune_stage(params.train, validation),
+            finetune_stage(params.train, validation, compiled=compiled),
             params.train,
             path=path,
             schema_hash=schema_hash,

@@ -113,14 +113,15 @@ def pretrain_stage(params: TrainParams, validation: Inputs, seed: int) -> Stage[
     return Stage("pretrain", params.epochs_pretrain, loss, evaluate, "validation_score")
 
 
-def finetune_stage(params: TrainParams, validation: Inputs) -> Stage[FlowClassifier]:
+def finetune_stage(params: TrainParams, validation: Inputs, *, compiled: bool = False) -> Stage[FlowClassifier]:
     """Attack or not, by targets that may be soft, and which family, which counts for attacks alone."""
+    classify = torch.compile(_classify, dynamic=False) if compiled else _classify
 
     def loss(model: FlowClassifier, batch: Inputs, draw: Draw) -> list[Part]:
         # Each row its own share, up to twice the mean, so that rows with nothing hidden stay common.
         share = draw(1) * 2 * params.finetune_mask_share
         hidden = (draw(batch.numeric.shape[1] + batch.categories.shape[1]) < share).to(batch.y.device)
-        attack, family = model.classify(batch.numeric, batch.categories, hidden)
+        attack, family = classify(model, batch.numeric, batch.categories, hidden)
         of_family = F.cross_entropy(family, batch.family, ignore_index=_NO_FAMILY, reduction="sum")
         return [
             Part(F.binary_cross_entropy_with_logits(attack, batch.y, reduction="sum"), len(batch)),
@@ -138,6 +139,10 @@ def finetune_stage(params: TrainParams, validation: Inputs) -> Stage[FlowClassif
         }
 
     return Stage("finetune", params.epochs_finetune, loss, evaluate, "validation_auc")
+
+
+def _classify(model: FlowClassifier, numeric: Tensor, categories: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    return model.classify(numeric, categories, hidden)
 
 
 def predict(model: FlowClassifier, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
