@@ -188,9 +188,9 @@ def numbers_of(name: str, values: np.ndarray) -> Numbers:
     bins = max(1, BINS - 2 * len(own))
     cuts = others[np.arange(1, bins) * len(others) // bins] if len(others) else others
     below = np.where(own == 0, _JUST_BELOW_0, np.nextafter(own, np.float32(-np.inf)))
-    uppers = np.unique(np.concatenate([cuts, own, below]).astype(np.float32))
     if len(present):
-        uppers = uppers[uppers < present[-1]]
+        cuts = cuts[cuts < present[-1]]
+    uppers = np.unique(np.concatenate([cuts, own, below]).astype(np.float32))
     return _filled(name, uppers, values)
 
 

@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--input", metavar="TOPIC", help="flow records (default: flows)")
     run.add_argument("--alerts", metavar="TOPIC", help="alerts (default: alerts)")
     run.add_argument("--dead-letters", metavar="TOPIC", help="records that cannot be used (default: flows.dead)")
+    run.add_argument("--events", metavar="TOPIC", help="what the service tells of itself (default: flowsentry.events)")
     run.add_argument("--group", help="consumer group (default: flowsentry)")
     run.add_argument("--instance", help="name of this instance, stable over restarts (default: the host's name)")
     run.add_argument("--workers", type=int, metavar="N", help="worker processes (default: 1)")
@@ -158,7 +159,7 @@ _SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "top": {"stream": ("workers",)},
     "api": {"stream": _OF_BUNDLE, "api": ("host", "port", "key_file")},
     "run": {
-        "stream": ("bootstrap_servers", *_OF_BUNDLE, "input", "alerts", "dead_letters", "group", "instance", "workers",
+        "stream": ("bootstrap_servers", *_OF_BUNDLE, "input", "alerts", "dead_letters", "events", "group", "instance", "workers",
                    "batch_size", "max_wait_ms", "metrics_port", "delivery", "on_poison", "create_topics"),
     },
 }  # fmt: skip

@@ -63,6 +63,15 @@ def test_a_value_that_repeats_has_a_bin_of_its_own() -> None:
     assert found.missing == pytest.approx(0.05) and found.low == 0.0 and found.high == float(np.nanmax(values))
 
 
+@pytest.mark.parametrize("only", [0.0, 1.0, -7.0])
+def test_of_a_value_that_was_always_the_same_every_other_is_drift(only: float) -> None:
+    reference = numbers_of("x", np.full(100, only, dtype=np.float32))
+    assert reference.distances(reference.count(np.full(100, only))).psi < 0.01
+    for other in (only - 1e-3, only + 1e-3):
+        found = reference.distances(reference.count(np.full(100, other)))
+        assert found.psi > 5 and found.wasserstein == 0.5 and found.out_of_range == 1
+
+
 @pytest.mark.parametrize(
     "values", [[], [np.nan] * 9, [7.0], [7.0] * 9, [0.0, 1.0] * 9, list(range(7)) * 9, [*range(13), *[3] * 50]]
 )
