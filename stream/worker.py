@@ -34,7 +34,7 @@ from stream.drift import watch_of
 from stream.judge import Judge
 from stream.metrics import Metrics
 from stream.ownership import Ownership
-from stream.record import Limits
+from stream.record import limits_of
 from stream.reload import Reloader, check_same_schema
 from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
@@ -72,12 +72,7 @@ def serve(
     stream = params.stream
     metrics, status = Metrics(), Status()
     metrics.restarts.set(restarts)
-    limits = Limits(
-        max_message_bytes=stream.max_message_bytes,
-        max_depth=stream.max_depth,
-        max_fields=stream.max_fields,
-        max_string_chars=stream.max_string_chars,
-    )
+    limits = limits_of(stream)
     name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
     trust = Trust(stream.trusted_keys, required=stream.require_signature)
 
@@ -91,8 +86,8 @@ def serve(
         metrics.set_bundle(manifest)
         status.bundle = manifest.hash
         metrics.begin_drift(measured=params.drift.enabled and manifest.drift is not None)
-        if params.drift.enabled and manifest.drift is None:
-            log.warning(
+        if index == 0 and params.drift.enabled and manifest.drift is None:
+            log.info(
                 "drift is not measured", bundle=manifest.hash[:12], why="the bundle has no reference: build it again"
             )
         in_use(manifest.hash)
