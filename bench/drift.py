@@ -14,22 +14,20 @@ from contextlib import nullcontext
 from itertools import cycle, islice
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from bench.malformed import machine
 from export.detector import Detector, load
-from export.drift_reference import DriftReference, reference_of
-from export.reading import read_flows
+from export.drift_reference import DriftReference
 from schemas.alert import BundleRef
-from schemas.flow import Kind
 from schemas.params import DriftParams
 from stream.batch import Batch, FlowRecord
 from stream.csv_records import records
 from stream.decode import Decoder
 from stream.drift import DriftWatch
 from stream.judge import Judge
+from trainer.drift import read_window, reference_of_rows
 
 __all__ = ["compare", "main", "reference_from"]
 
@@ -40,17 +38,8 @@ _TARGET_FPR = 0.01
 
 def reference_from(file: Path, detector: Detector) -> DriftReference:
     """A reference of a file's flows, for bundles that were built before they had one."""
-    schema = detector.schema
-    [batch] = read_flows(file, schema, min_feature_coverage=0.5, batch_rows=1 << 20)
-    vocabularies = {info.name: info.vocabulary for info in detector.manifest.features if info.kind == Kind.CATEGORICAL}
-    x = np.empty((len(batch.rows), len(schema.features)), dtype=np.float32)
-    for index, feature in enumerate(schema.features):
-        values = batch.columns[feature.name]
-        if feature.kind is Kind.CATEGORICAL:
-            codes = {name: code for code, name in enumerate(vocabularies[feature.name], start=1)}
-            values = np.array([codes.get(value, 0) for value in values])
-        x[:, index] = values
-    return reference_of(schema, vocabularies, x, detector.score(batch.columns).score, None)
+    flows = read_window([file], detector, 0.5)
+    return reference_of_rows(detector, flows.columns, flows.scores)
 
 
 def compare(detector: Detector, reference: DriftReference, values: Sequence[bytes], size: int, rounds: int) -> float:

@@ -15,6 +15,7 @@ __all__ = ["add_common", "common_options", "leave_unread", "run_command"]
 
 _TRAINER_PACKAGES = frozenset(
     {
+        "evidently",
         "jinja2",
         "joblib",
         "lightgbm",

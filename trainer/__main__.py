@@ -29,6 +29,7 @@ _EXAMPLES = """examples:
   python -m trainer unseen   --dataset unsw-nb15 --rows 20000 --epochs 8
   python -m trainer transfer --dataset unsw-nb15 --to cicids2017-improved
   python -m trainer evaluate --bundle bundles/unsw-nb15 --data labelled.csv.gz --out reports/unsw-nb15
+  python -m trainer drift    --bundle bundles/unsw-nb15 --data sample.parquet --out drift.html
   python -m trainer card     --bundle bundles/unsw-nb15 --report reports/unsw-nb15
   python -m trainer register --bundle bundles/unsw-nb15
   python -m trainer promote  --dataset unsw-nb15 --data labelled.csv.gz
@@ -149,6 +150,20 @@ def parser() -> argparse.ArgumentParser:
         "--threshold", type=float, metavar="P", help="score from which a flow counts as an attack (default: 0.5)"
     )
     limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
+
+    drift = add(
+        "drift", "a window of flows against what the bundle was trained on: figures, and Evidently's report in HTML"
+    )
+    drift.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="whose reference it is held against")
+    drift.add_argument(
+        "--data", type=Path, required=True, nargs="+", metavar="FILE",
+        help="CSV or Parquet, with labels or without; `python -m stream sample` writes such a file",
+    )  # fmt: skip
+    drift.add_argument("--out", type=Path, default=Path("drift.html"), metavar="FILE", help="default: drift.html")
+    drift.add_argument(
+        "--reference", type=Path, nargs="+", default=[], metavar="FILE",
+        help="flows to hold it against (default: the bundle's own reference)",
+    )  # fmt: skip
 
     card = add("card", "write a bundle's MODEL_CARD.md, and put the report of an evaluation beside it")
     card.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle to describe")
@@ -309,6 +324,22 @@ def _evaluate(arguments: argparse.Namespace, params: Params) -> int:
     return 0
 
 
+def _drift(arguments: argparse.Namespace, params: Params) -> int:
+    from rich.console import Console
+
+    from trainer.drift import drift
+    from trainer.drift_table import drift_table
+
+    distances = drift(
+        arguments.bundle, _csv_files(arguments.data), arguments.out,
+        reference=_csv_files(arguments.reference), min_feature_coverage=params.stream.min_feature_coverage,
+        psi_bound=params.drift.psi_bound, seed=params.data.seed,
+    )  # fmt: skip
+    Console().print(drift_table(distances, params.drift.psi_bound))
+    print(f"wrote {arguments.out}")
+    return 0
+
+
 def _card(arguments: argparse.Namespace, _: Params) -> int:
     from trainer.evaluation.card import write_card
 
@@ -342,6 +373,7 @@ def _promote(arguments: argparse.Namespace, params: Params) -> int:
 
 _OF_BUNDLES: Mapping[str, Callable[[argparse.Namespace, Params], int]] = {
     "evaluate": _evaluate,
+    "drift": _drift,
     "card": _card,
     "register": _register,
     "promote": _promote,
