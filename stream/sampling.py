@@ -63,7 +63,7 @@ def run_sampling(
     came = unusable = 0
     try:
         while not stop.is_set() and (limit is None or came < limit):
-            values = []
+            values: list[bytes | None] = []
             until_s = time.monotonic() + _BATCH_S
             while len(values) < _BATCH and time.monotonic() < until_s and not stop.is_set():
                 if (message := view.poll()) is not None:

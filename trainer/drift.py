@@ -14,7 +14,7 @@ from export.reading import read_flows
 from schemas.errors import FlowsentryError
 from schemas.flow import Kind
 
-__all__ = ["Window", "drawn", "drift", "read_window", "reference_of_rows"]
+__all__ = ["Comparison", "Window", "compare", "drawn", "drift", "read_window", "reference_of_rows"]
 
 _MOST_ROWS = 10_000  # of a report; of more, some at random
 _BATCH_ROWS = 8192
@@ -40,6 +40,17 @@ class Window:
         return self.columns[name]
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A window and what it is held against, as columns of at most 10,000 rows, f[N] (NaN = missing) or, of the `categorical`
+    ones, object[N]; and how far each feature and score is, by all rows, the furthest first."""
+
+    reference: Mapping[str, np.ndarray]
+    window: Mapping[str, np.ndarray]
+    categorical: tuple[str, ...]
+    distances: Mapping[str, Distances]
+
+
 def drift(
     bundle: Path,
     files: Sequence[Path],
@@ -49,20 +60,35 @@ def drift(
     min_feature_coverage: float,
     psi_bound: float,
     seed: int,
-) -> dict[str, Distances]:
-    """Write Evidently's report of a window against the reference; how far each feature and score is, the furthest first.
+) -> Mapping[str, Distances]:
+    """Write Evidently's report of `compare`; the distances.
+
+    Args:
+        psi_bound: from which population stability index the report calls a feature drifted.
+
+    Raises:
+        FlowsentryError: as `compare`, or the report cannot be written.
+    """
+    from trainer.evidently_report import write_report
+
+    found = compare(bundle, files, reference=reference, min_feature_coverage=min_feature_coverage, seed=seed)
+    write_report(found.reference, found.window, found.categorical, out, psi_bound=psi_bound)
+    return found.distances
+
+
+def compare(
+    bundle: Path, files: Sequence[Path], *, reference: Sequence[Path] = (), min_feature_coverage: float, seed: int
+) -> Comparison:
+    """Hold a window of flows against what the bundle was trained on.
 
     Args:
         files: the window, CSV or Parquet; labels are not needed.
         reference: flows to hold it against; none: those that the bundle's histograms are of. A report needs rows: they are drawn
             from the histograms then, each feature on its own.
-        psi_bound: from which population stability index the report calls a feature drifted.
 
     Raises:
         FlowsentryError: the bundle cannot be read or has no reference, or a file does not fit it.
     """
-    from trainer.evidently_report import write_report
-
     detector = load(bundle)
     rng = np.random.default_rng(seed)
     window = read_window(files, detector, min_feature_coverage)
@@ -73,17 +99,22 @@ def drift(
             f"bundle {detector.manifest.name} was built before bundles had a reference: build it again, or give --reference FILE"
         )
     variables = (*measured_by.features, *measured_by.scores)
-    rows = rng.permutation(len(window))[:_MOST_ROWS]
-    current = {it.name: window.told(it.name)[rows] for it in variables}
     if given is None:
         expected = drawn(measured_by, min(_MOST_ROWS, measured_by.rows), rng)
     else:
-        rows = rng.permutation(len(given))[:_MOST_ROWS]
-        expected = {it.name: given.told(it.name)[rows] for it in variables}
-    categorical = [it.name for it in variables if isinstance(it, Categories)]
-    write_report(expected, current, categorical, out, psi_bound=psi_bound)
+        expected = _some(given, [it.name for it in variables], rng)
     distances = {it.name: it.distances(it.count(window.told(it.name))) for it in variables}
-    return dict(sorted(distances.items(), key=lambda item: -item[1].psi))
+    return Comparison(
+        reference=expected,
+        window=_some(window, [it.name for it in variables], rng),
+        categorical=tuple(it.name for it in variables if isinstance(it, Categories)),
+        distances=dict(sorted(distances.items(), key=lambda item: -item[1].psi)),
+    )
+
+
+def _some(window: Window, names: Sequence[str], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    rows = rng.permutation(len(window))[:_MOST_ROWS]
+    return {name: window.told(name)[rows] for name in names}
 
 
 def read_window(files: Iterable[Path], detector: Detector, min_feature_coverage: float) -> Window:

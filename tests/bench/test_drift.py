@@ -1,12 +1,14 @@
 """The benchmark of drift measures what it says, and fails where drift costs too much."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.drift import main, reference_from
-from export.detector import load
+from export.detector import Scores, load
 from stream.drift import DriftWatch
 from tests.bundles import make_bundle
 from tests.flows import flows
@@ -36,10 +38,15 @@ def test_it_prints_its_figures_and_fails_below_the_ratio_that_is_asked(
 ) -> None:
     seen: list[int] = []
     observe = DriftWatch.observe
-    monkeypatch.setattr(DriftWatch, "observe", lambda watch, *scored: (seen.append(1), observe(watch, *scored)))
+
+    def observed(watch: DriftWatch, columns: Mapping[str, np.ndarray], scores: Scores) -> None:
+        seen.append(len(scores))
+        observe(watch, columns, scores)
+
+    monkeypatch.setattr(DriftWatch, "observe", observed)
     words = ["--batch-size", "16", "--rounds", "2", "--bundle", str(bundle), "--input", str(file)]
     assert main([*words, "--least", "0"]) == 0
     report = json.loads(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{")))
     assert [*report["ratios"]] == ["16"] and 0 < report["ratios"]["16"] < 2
-    assert len(seen) == 4, "two rounds and two to warm up"
+    assert seen == [16] * 4, "two rounds and two to warm up"
     assert main([*words, "--least", "1000"]) == 1

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -22,12 +23,19 @@ from tests.stream.rig import benign
 UNSW = SCHEMAS["unsw-nb15"]
 
 
-def sampled(servers: str, topic: str, out: Path, **options: object) -> tuple[int, int]:
-    settings = {"size": 5, "seconds": None, "from_beginning": True, "limit": None} | options
+def sampled(servers: str, topic: str, out: Path, **options: Any) -> tuple[int, int]:
+    settings: dict[str, Any] = {"size": 5, "seconds": None, "from_beginning": True, "limit": None} | options
     return run_sampling(
-        servers, topic, Decoder(UNSW, min_feature_coverage=0.5), UNSW, out, kafka={}, stop=threading.Event(),
-        report=lambda _: None, **settings,
-    )  # type: ignore[arg-type]  # fmt: skip
+        servers,
+        topic,
+        Decoder(UNSW, min_feature_coverage=0.5),
+        UNSW,
+        out,
+        kafka={},
+        stop=threading.Event(),
+        report=lambda _: None,
+        **settings,
+    )
 
 
 def test_the_command_keeps_some_of_the_flows_that_can_be_used(
