@@ -56,8 +56,7 @@ def open_csv(path: Path, schema: FlowSchema) -> Iterator[CsvRows]:
     csv.field_size_limit(_LONGEST_CELL)
     with _opened(path) as raw:
         if raw.peek(4)[:4] == b"PAR1":
-            header, cells = _parquet(path)
-            yield CsvRows(path, _bound(schema, header, path), cells)
+            yield _parquet(path, schema)
             return
         packed = raw.peek(2)[:2] == b"\x1f\x8b"
         binary = gzip.GzipFile(fileobj=raw) if packed else raw
@@ -80,15 +79,22 @@ def _bound(schema: FlowSchema, header: Sequence[str], path: Path) -> Binding:
         raise HeaderError(f"{path}: {error}") from None
 
 
-def _parquet(path: Path) -> tuple[list[str], Iterator[list[str]]]:
-    """Column names, and rows as texts."""
+def _parquet(path: Path, schema: FlowSchema) -> CsvRows:
+    """A null is a value that is missing, never the blank cell that stands for 0 in some release."""
     import polars as pl
 
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise HeaderError(f"{path}: not a readable Parquet file: {error}") from error
-    return frame.columns, (["" if cell is None else str(cell) for cell in row] for row in frame.iter_rows())
+    binding = _bound(schema, frame.columns, path)
+    features = {*binding.features.values()}
+    missing = ["nan" if place in features else "" for place in range(frame.width)]
+    rows = (
+        [blank if cell is None else str(cell) for cell, blank in zip(row, missing, strict=True)]
+        for row in frame.iter_rows()
+    )
+    return CsvRows(path, binding, rows)
 
 
 def _opened(path: Path) -> io.BufferedReader:

@@ -15,7 +15,8 @@ _SHARES = (0.5, 0.3, 0.2)
 
 
 def made_up_columns(dataset: str, rows: int, *, seed: int = 0) -> dict[str, np.ndarray]:
-    """Feature columns: numbers f64[rows], a tenth of them missing, and known categories object[rows]."""
+    """Feature columns: numbers f64[rows], a tenth of them missing but where they follow from others, and known categories
+    object[rows]."""
     schema, rng = SCHEMAS[dataset], np.random.default_rng(seed)
     columns = {}
     for feature in schema.features:
@@ -24,6 +25,7 @@ def made_up_columns(dataset: str, rows: int, *, seed: int = 0) -> dict[str, np.n
             columns[feature.name][rng.random(rows) < 0.1] = np.nan
         else:
             columns[feature.name] = rng.choice(np.array(VOCABULARIES[feature.name], dtype=object), rows, p=_SHARES)
+    schema.derive(columns)
     return columns
 
 

@@ -82,15 +82,8 @@ def _register(function: Callable[..., tuple[float, bool]]) -> None:
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 
-    register_stattest(
-        StatTest(
-            name=_METHOD,
-            display_name="PSI",
-            func=function,
-            allowed_feature_types=[ColumnType.Numerical, ColumnType.Categorical],
-            default_threshold=0.2,
-        )
-    )
+    kinds = [ColumnType.Numerical, ColumnType.Categorical]
+    register_stattest(StatTest(_METHOD, "PSI", kinds, default_threshold=0.2), function)
 
 
 def _stand_in_for_what_pandas_had() -> None:

@@ -282,6 +282,14 @@ def test_parquet_is_read_as_the_csv_that_it_could_be(tmp_path: Path) -> None:
         np.testing.assert_array_equal(from_parquet.columns[name], column, err_msg=name)
 
 
+def test_a_null_in_parquet_is_missing_and_not_what_a_blank_cell_stands_for(tmp_path: Path) -> None:
+    table = flows("unsw-partition", rows=2)
+    table.set(0, "ct_ftp_cmd", "")
+    assert read(table.write(tmp_path / "flows.csv")).columns["ct_ftp_cmd"][0] == 0
+    pl.read_csv(tmp_path / "flows.csv").write_parquet(tmp_path / "flows.parquet")
+    assert np.isnan(read(tmp_path / "flows.parquet").columns["ct_ftp_cmd"][0])
+
+
 def test_a_broken_or_foreign_parquet_is_named(tmp_path: Path) -> None:
     with pytest.raises(HeaderError, match=r"cut\.parquet: not a readable Parquet file"):
         read(written(tmp_path, b"PAR1 and no more", "cut.parquet"))

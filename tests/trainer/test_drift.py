@@ -30,12 +30,13 @@ def bundle(tmp_path: Path) -> Path:
 
 def window(path: Path, *, seed: int = 5, **changed: object) -> Path:
     """A file of flows like the reference's, but for what is changed."""
-    columns = {
-        name: pl.Series(values, nan_to_null=values.dtype != object)
-        for name, values in made_up_columns(UNSW, 2000, seed=seed).items()
-    }
-    frame = pl.DataFrame(columns).with_columns(**{name: pl.lit(value) for name, value in changed.items()})
-    frame.write_csv(path) if path.suffix == ".csv" else frame.write_parquet(path)
+    columns = made_up_columns(UNSW, 2000, seed=seed)
+    series = {name: pl.Series(values, nan_to_null=values.dtype != object) for name, values in columns.items()}
+    frame = pl.DataFrame(series).with_columns(**{name: pl.lit(value) for name, value in changed.items()})
+    if path.suffix == ".csv":
+        frame.write_csv(path, null_value="NaN")
+    else:
+        frame.write_parquet(path)
     return path
 
 
