@@ -4,8 +4,8 @@ BIN := .venv/bin
 TAG ?= latest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports unit lint-deploy soak mutants bench-malformed bench-prepare lock json dashboard image \
-	image-train images-push bundles secrets clean
+.PHONY: help demo test lint types imports unit lint-deploy soak mutants bench-drift bench-malformed bench-prepare lock json \
+	dashboard image image-train images-push bundles secrets clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ unit: .venv/dev ## all tests, with branch coverage
 
 lint-deploy: .venv/deploy ## images, compose file, chart, unit and workflows, by their own linters
 	$(BIN)/python -m pytest tests/deploy
+
+bench-drift: .venv/dev ## what measuring drift costs, as a ratio of throughputs
+	$(BIN)/python -m bench.drift
 
 bench-malformed: .venv/dev ## what a stream costs of which half is malformed, over a clean one
 	$(BIN)/python -m bench.malformed

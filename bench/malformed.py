@@ -25,7 +25,7 @@ from stream.csv_records import records
 from stream.decode import Decoded, Decoder, Limits
 from stream.detect import dead_letter, detect
 
-__all__ = ["KINDS", "half_malformed", "main"]
+__all__ = ["KINDS", "half_malformed", "machine", "main"]
 
 SAMPLE = Path("stream/sample/cicids2017-improved.csv.gz")
 BUNDLE = Path("bundles/cicids2017-improved")
@@ -144,7 +144,8 @@ The exit status is 1 if a ratio of `all` is below --least.""",
     return parser.parse_args(argv)
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """What a measurement was made on."""
     packages = ("polars", "numpy", "onnxruntime", "pydantic")
     return {
         "processor": platform.processor() or platform.machine(),
@@ -185,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
                 table.add_row(str(size), kind, timed, f"{clean_per_s:,.0f}", f"{half_per_s:,.0f}", f"{ratio:.2f}")
     Console().print(table)
-    print(json.dumps({"machine": _machine(), "seed": arguments.seed, "results": results}))
+    print(json.dumps({"machine": machine(), "seed": arguments.seed, "results": results}))
     if arguments.no_score:
         return 0
     worst = min(float(str(result["ratio"])) for result in results if result["timed"] == "all")

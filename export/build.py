@@ -15,6 +15,7 @@ import numpy as np
 from export import graph
 from export.bundle import MODEL, REFERENCE, sha256_of, write_manifest
 from export.detector import Detector, load
+from export.drift_reference import reference_of
 from export.metrics import summarize
 from export.run import Run, read_run
 from export.thresholds import Threshold, choose, choose_novel, severity_bounds
@@ -56,7 +57,7 @@ def build(directory: Path, out: Path, params: ExportParams, *, name: str | None 
     }
     _write_graph(run, partial, preprocessor)
     write_manifest(partial, content)
-    content |= _measured(load(partial), run, params)
+    content |= _measured(load(partial), run, params, preprocessor["vocabularies"])
     content["training"] = run.training
     content["data"] = {key: run.metadata[key] for key in ("inputs", "rows", "splits", "not_features")}
     content["source"] = {path.name: sha256_of(path) for path in (run.model, run.novelty) if path is not None}
@@ -99,11 +100,15 @@ def _program(path: Path, preprocessor: dict[str, Any], command: str) -> Any:
     return program
 
 
-def _measured(detector: Detector, run: Run, params: ExportParams) -> dict[str, Any]:
-    """Thresholds, severities, metrics and parity."""
+def _measured(
+    detector: Detector, run: Run, params: ExportParams, vocabularies: dict[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """Thresholds, severities, metrics, what drift is measured against, and parity."""
     validation = run.rows("validation")
     scores = detector.score_matrix(*run.inputs(validation))
-    measured: dict[str, Any] = {"metrics": {}}
+    score = None if run.model is None else scores.score
+    reference = reference_of(run.schema, vocabularies, run.x[run.rows("train")], score, scores.novelty)
+    measured: dict[str, Any] = {"metrics": {}, "drift": reference.to_json()}
     if run.model is None:
         assert scores.novelty is not None
         thresholds = choose_novel(scores.novelty, params.target_fprs)

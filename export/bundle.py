@@ -1,6 +1,7 @@
 """The bundle on disk: what its files are, how they are written, and why one is refused.
 
-    bundle.json          what the detector is: data set, features, thresholds, metrics, hashes of the other files
+    bundle.json          what the detector is: data set, features, thresholds, metrics, what drift is measured against,
+                         hashes of the other files
     bundle.json.sha256   hash of bundle.json, as `sha256sum` writes it
     bundle.json.sig      signature of bundle.json (optional; its form: export/signing.py)
     model.onnx           raw feature values → probabilities
@@ -20,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export.drift_reference import NOVELTY, SCORE, DriftReference, reference_from_json
 from export.signing import ANYONE, Signature, Trust, check_signature, stamp_of_file
 from export.thresholds import Policy, Threshold
 from schemas.datasets import SCHEMAS
 from schemas.errors import BundleError
-from schemas.flow import FlowSchema
+from schemas.flow import FlowSchema, Kind
 
 __all__ = [
     "FILES",
@@ -82,7 +84,8 @@ class FeatureInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """bundle.json, checked. `hash` is the sha256 of bundle.json itself, which lists those of the other files."""
+    """bundle.json, checked. `hash` is the sha256 of bundle.json itself, which lists those of the other files; `drift` is None
+    for bundles of before."""
 
     name: str
     version: str
@@ -96,6 +99,7 @@ class Manifest:
     novelty_severity: dict[str, float]
     tells_novelty: bool
     classifies: bool
+    drift: DriftReference | None
     content: dict[str, Any]
 
     def threshold_for(self, target_fpr: float) -> float:
@@ -293,19 +297,21 @@ def _parse(content: dict[str, Any], path: Path, digest: str, signature: Signatur
         raise BundleError(f"{path}: a threshold is for a score, and there are no scores: build it again")
     if content["families"] != ([family.name for family in schema.attack_families] if classifies else []):
         raise BundleError(f"{path}: families are not those of the {dataset} schema, in its order: build it again")
+    features = tuple(_feature(item) for item in content["features"])
     return Manifest(
         name=_text(content, "name"),
         version=_text(content, "version"),
         hash=digest,
         signature=signature,
         schema=schema,
-        features=tuple(_feature(item) for item in content["features"]),
+        features=features,
         families=tuple(content["families"]),
         thresholds=thresholds,
         severity=_severity(content["severity"]),
         novelty_severity=_severity(content.get("novelty_severity", {})),
         tells_novelty=tells_novelty,
         classifies=classifies,
+        drift=_drift(content, features, classifies=classifies, tells_novelty=tells_novelty),
         content=content,
     )
 
@@ -325,6 +331,16 @@ def _feature(item: dict[str, Any]) -> FeatureInfo:
         vocabulary=tuple(vocabulary),
         benign_shares=tuple(_number({"benign_shares": share}, "benign_shares", 0, 1) for share in shares),
     )
+
+
+def _drift(
+    content: dict[str, Any], features: tuple[FeatureInfo, ...], *, classifies: bool, tells_novelty: bool
+) -> DriftReference | None:
+    if content.get("drift") is None:
+        return None
+    vocabularies = [(it.name, it.vocabulary if it.kind == Kind.CATEGORICAL else None) for it in features]
+    scores = [name for name, told in ((SCORE, classifies), (NOVELTY, tells_novelty)) if told]
+    return reference_from_json(content["drift"], vocabularies, scores)
 
 
 def _threshold(item: dict[str, Any]) -> Threshold:

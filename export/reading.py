@@ -1,4 +1,4 @@
-"""CSV files of any supported dialect → batches of feature columns, and the rows that cannot be used."""
+"""CSV files of any supported dialect, or Parquet → batches of feature columns, and the rows that cannot be used."""
 
 import csv
 import gzip
@@ -47,13 +47,17 @@ class CsvRows:
 
 @contextmanager
 def open_csv(path: Path, schema: FlowSchema) -> Iterator[CsvRows]:
-    """Open a CSV, gzipped or not, UTF-8 or cp1252, with or without the header that the raw UNSW release lacks.
+    """Open a CSV, gzipped or not, UTF-8 or cp1252, with or without the header that the raw UNSW release lacks. A Parquet file,
+    such as `stream sample` writes, is read as the CSV that it could be.
 
     Raises:
         HeaderError: the file cannot be read, or its header does not fit the schema; the message names file and column.
     """
     csv.field_size_limit(_LONGEST_CELL)
     with _opened(path) as raw:
+        if raw.peek(4)[:4] == b"PAR1":
+            yield _parquet(path, schema)
+            return
         packed = raw.peek(2)[:2] == b"\x1f\x8b"
         binary = gzip.GzipFile(fileobj=raw) if packed else raw
         # Bytes that are not UTF-8 occur in labels alone (a cp1252 dash), where only letters and digits count.
@@ -62,14 +66,35 @@ def open_csv(path: Path, schema: FlowSchema) -> Iterator[CsvRows]:
             first = next(rows, None)
             if first is None:
                 raise HeaderError(f"{path}: the file is empty, expected a header and rows")
-            try:
-                if len(first) == len(schema.headerless) and not any(schema.knows(cell) for cell in first):
-                    binding, rows = schema.bind(schema.headerless), _chained(first, rows)
-                else:
-                    binding = schema.bind(first)
-            except HeaderError as error:
-                raise HeaderError(f"{path}: {error}") from None
-            yield CsvRows(path, binding, rows)
+            if len(first) == len(schema.headerless) and not any(schema.knows(cell) for cell in first):
+                yield CsvRows(path, _bound(schema, schema.headerless, path), _chained(first, rows))
+            else:
+                yield CsvRows(path, _bound(schema, first, path), rows)
+
+
+def _bound(schema: FlowSchema, header: Sequence[str], path: Path) -> Binding:
+    try:
+        return schema.bind(header)
+    except HeaderError as error:
+        raise HeaderError(f"{path}: {error}") from None
+
+
+def _parquet(path: Path, schema: FlowSchema) -> CsvRows:
+    """A null is a value that is missing, never the blank cell that stands for 0 in some release."""
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise HeaderError(f"{path}: not a readable Parquet file: {error}") from error
+    binding = _bound(schema, frame.columns, path)
+    features = {*binding.features.values()}
+    missing = ["nan" if place in features else "" for place in range(frame.width)]
+    rows = (
+        [blank if cell is None else str(cell) for cell, blank in zip(row, missing, strict=True)]
+        for row in frame.iter_rows()
+    )
+    return CsvRows(path, binding, rows)
 
 
 def _opened(path: Path) -> io.BufferedReader:

@@ -16,6 +16,7 @@ DIRECTORY = Path(__file__).parent / "json"
 _EPILOG = """files:
   flow-DATASET.json   a record on the input topic, one file per data set: names, units and spellings of its features
   alert.json          a message on the alerts topic
+  event.json          a message on the events topic
   dead-letter.json    the headers of a record that could not be used
   params.json         params.yaml; an editor that knows JSON Schema completes and checks it
 

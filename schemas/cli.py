@@ -14,8 +14,8 @@ from schemas.settings import NULL, parse_value
 __all__ = ["add_common", "common_options", "leave_unread", "run_command"]
 
 _EXTRAS = {
-    "trainer": ("jinja2", "joblib", "lightgbm", "matplotlib", "mlflow", "onnx", "onnxmltools", "onnxscript", "optuna", "sklearn",
-                "torch"),
+    "trainer": ("evidently", "jinja2", "joblib", "lightgbm", "matplotlib", "mlflow", "onnx", "onnxmltools", "onnxscript",
+                "optuna", "sklearn", "torch"),
     "dashboard": ("altair", "streamlit"),
 }  # fmt: skip
 _EXTRA_OF_PACKAGE = {package: extra for extra, packages in _EXTRAS.items() for package in packages}

@@ -13,10 +13,11 @@ from pydantic.json_schema import GenerateJsonSchema
 from schemas.alert import Alert
 from schemas.datasets import SCHEMAS
 from schemas.dead_letter import HEADER_PREFIX, DeadLetter
+from schemas.event import DriftEvent
 from schemas.flow import Feature, FlowSchema, Kind, Metadata
 from schemas.params import Params
 
-__all__ = ["alert_schema", "dead_letter_schema", "documents", "flow_schema", "params_schema"]
+__all__ = ["alert_schema", "dead_letter_schema", "documents", "event_schema", "flow_schema", "params_schema"]
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -28,6 +29,7 @@ def documents() -> dict[str, str]:
         **{f"flow-{schema.name}.json": flow_schema(schema) for schema in SCHEMAS.values()},
         "alert.json": alert_schema(),
         "dead-letter.json": dead_letter_schema(),
+        "event.json": event_schema(),
         "params.json": params_schema(),
     }
     return {name: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for name, content in contents.items()}
@@ -58,6 +60,12 @@ def alert_schema() -> dict[str, Any]:
     """The value of a message on the alerts topic."""
     model = Alert.model_json_schema(mode="serialization", schema_generator=_Untitled)
     return _of_model("alert", Alert.model_fields["schema_version"].default, model)
+
+
+def event_schema() -> dict[str, Any]:
+    """The value of a message on the events topic."""
+    model = DriftEvent.model_json_schema(mode="serialization", schema_generator=_Untitled)
+    return _of_model("event", DriftEvent.model_fields["schema_version"].default, model)
 
 
 def dead_letter_schema() -> dict[str, Any]:

@@ -13,6 +13,7 @@ __all__ = [
     "DataParams",
     "DatasetName",
     "DatasetParams",
+    "DriftParams",
     "ExperimentsParams",
     "ExportParams",
     "Params",
@@ -183,6 +184,11 @@ class StreamParams(_Section):
     input: str = Field("flows", min_length=1, description="Topic of flow records.")
     alerts: str = Field("alerts", min_length=1, description="Topic of alerts.")
     dead_letters: str = Field("flows.dead", min_length=1, description="Topic of records that could not be used.")
+    events: str | None = Field(
+        "flowsentry.events",
+        min_length=1,
+        description="Topic of what the service tells of itself; null: it tells nothing.",
+    )
     group: str = Field("flowsentry", min_length=1, description="Consumer group; also the stem of the transactional id.")
     instance: str | None = Field(
         None,
@@ -220,15 +226,32 @@ class StreamParams(_Section):
     metrics_port: int = Field(9108, ge=0, le=65535, description="Port of /metrics; 0 takes a free one.")
 
     @model_validator(mode="after")
-    def _topics_are_three(self) -> "StreamParams":
-        names = [self.input, self.alerts, self.dead_letters]
+    def _topics_are_different(self) -> "StreamParams":
+        names = [self.input, self.alerts, self.dead_letters, self.events]
         for name in names:
-            if names.count(name) > 1:
+            if name is not None and names.count(name) > 1:
                 raise ValueError(
-                    f"input, alerts and dead_letters must be three topics, and {name!r} is named twice: the service would "
-                    "read what it writes"
+                    f"input, alerts, dead_letters and events must be topics of their own, and {name!r} is named twice: the "
+                    "service would read what it writes"
                 )
         return self
+
+
+class DriftParams(_Section):
+    """How the service watches whether flows are still like those that the bundle was trained on."""
+
+    enabled: bool = Field(True, description="Measure drift, where the bundle has histograms to measure it against.")
+    window_s: float = Field(600.0, gt=0, le=604_800, description="Seconds of the sliding window.")
+    panes: int = Field(
+        10, ge=1, le=100, description="Steps in which the window slides; drift is measured once in each."
+    )
+    flows_per_s: float = Field(
+        100.0, gt=0, le=100_000, description="Most flows that are counted in a second; of more, some evenly spaced."
+    )
+    min_flows: int = Field(1000, ge=1, description="Least flows of a window; of fewer nothing is said.")
+    psi_bound: float = Field(
+        0.2, gt=0, description="Population stability index from which a feature or a score is told to have drifted."
+    )
 
 
 class ApiParams(_Section):
@@ -288,6 +311,7 @@ class Params(_Section):
     experiments: ExperimentsParams = Field(default_factory=ExperimentsParams)
     export: ExportParams = Field(default_factory=ExportParams)
     stream: StreamParams = Field(default_factory=StreamParams)
+    drift: DriftParams = Field(default_factory=DriftParams)
     api: ApiParams = Field(default_factory=ApiParams)
     tracking: TrackingParams = Field(default_factory=TrackingParams)
     per_dataset: dict[DatasetName, DatasetParams] = Field(

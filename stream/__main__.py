@@ -33,6 +33,7 @@ _EXAMPLES = """examples:
   python -m stream alerts --from-beginning --min-severity high
   python -m stream top    --url http://127.0.0.1:9108
   python -m stream dead-letters list --by hour
+  python -m stream sample --out sample.parquet --size 10000 --seconds 3600
   python -m stream api    --bundle bundles/cicids2017-improved --port 8080
   python -m stream demo
 """
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--input", metavar="TOPIC", help="flow records (default: flows)")
     run.add_argument("--alerts", metavar="TOPIC", help="alerts (default: alerts)")
     run.add_argument("--dead-letters", metavar="TOPIC", help="records that cannot be used (default: flows.dead)")
+    run.add_argument("--events", metavar="TOPIC", help="what the service tells of itself (default: flowsentry.events)")
     run.add_argument("--group", help="consumer group (default: flowsentry)")
     run.add_argument("--instance", help="name of this instance, stable over restarts (default: the host's name)")
     run.add_argument("--workers", type=int, metavar="N", help="worker processes (default: 1)")
@@ -105,6 +107,19 @@ def parser() -> argparse.ArgumentParser:
     top_view.add_argument("--workers", type=int, metavar="N",
                           help="the service has N: look at the N - 1 ports after the URL's, too (default: 1)")  # fmt: skip
     top_view.add_argument("--once", action="store_true", help="print one picture and end")
+
+    some = add(
+        "sample", "keep a uniform sample of the flows that come, as Parquet: for `trainer drift`, and to train anew"
+    )
+    _add_servers(some)
+    some.add_argument("--bundle", type=Path, metavar="DIR", help="bundle whose data set's flows they are")
+    some.add_argument("--input", metavar="TOPIC", help="flow records (default: flows)")
+    some.add_argument("--out", type=Path, required=True, metavar="FILE",
+                      help="Parquet file: written anew every few seconds, and at the end (Ctrl-C)")  # fmt: skip
+    some.add_argument("--size", type=int, default=10_000, metavar="N", help="most flows that are kept (default: 10000)")
+    some.add_argument("--seconds", type=float, metavar="S", help="of the last S seconds (default: of all that come)")
+    some.add_argument("--from-beginning", action="store_true", help="all flows on the topic, not only new ones")
+    some.add_argument("--limit", type=int, metavar="N", help="stop after N flows")
 
     text = "records that could not be used: count, look at, put back, delete"
     letters = commands.add_parser(
@@ -156,9 +171,10 @@ def _add_servers(command: argparse.ArgumentParser) -> None:
 _OF_BUNDLE = ("bundle", "require_signature", "trusted_keys", "target_fpr", "threshold")
 _SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "top": {"stream": ("workers",)},
+    "sample": {"stream": ("bootstrap_servers", "bundle", "input")},
     "api": {"stream": _OF_BUNDLE, "api": ("host", "port", "key_file")},
     "run": {
-        "stream": ("bootstrap_servers", *_OF_BUNDLE, "input", "alerts", "dead_letters", "group", "instance", "workers",
+        "stream": ("bootstrap_servers", *_OF_BUNDLE, "input", "alerts", "dead_letters", "events", "group", "instance", "workers",
                    "batch_size", "max_wait_ms", "metrics_port", "delivery", "on_poison", "create_topics"),
     },
 }  # fmt: skip
@@ -214,6 +230,34 @@ def _alerts(arguments: argparse.Namespace, params: Params) -> int:
         limit=arguments.limit,
         stop=stop_on_signals(),
     )
+
+
+def _sample(arguments: argparse.Namespace, params: Params) -> int:
+    from export.bundle import read_bundle
+    from stream.decode import Decoder
+    from stream.record import limits_of
+    from stream.replay import shown_progress
+    from stream.sampling import run_sampling
+
+    stream = params.stream
+    schema = read_bundle(stream.bundle).manifest.schema
+    with shown_progress(arguments.limit, what="sample") as progress:
+        came, kept = run_sampling(
+            stream.bootstrap_servers,
+            stream.input,
+            Decoder(schema, min_feature_coverage=stream.min_feature_coverage, limits=limits_of(stream)),
+            schema,
+            arguments.out,
+            kafka=params.kafka,
+            size=arguments.size,
+            seconds=arguments.seconds,
+            from_beginning=arguments.from_beginning,
+            limit=arguments.limit,
+            stop=stop_on_signals(),
+            on_progress=progress,
+        )
+    print(f"{kept} of {came} flows in {arguments.out}" if kept else "no flow came: nothing is written", file=sys.stderr)
+    return 0 if kept else 1
 
 
 def _top(arguments: argparse.Namespace, params: Params) -> int:
@@ -289,6 +333,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from stream.api.server import serve
 
         return serve(params)
+    if arguments.command == "sample":
+        return _sample(arguments, params)
     if arguments.command == "top":
         return _top(arguments, params)
     if arguments.command == "dead-letters":

@@ -74,6 +74,8 @@ def service_rights(params: Params, transactional_id: str | None = None) -> list[
         Right("topic", stream.alerts, AclOperation.WRITE),
         Right("topic", stream.dead_letters, AclOperation.WRITE),
     ]
+    if stream.events is not None:
+        rights.append(Right("topic", stream.events, AclOperation.WRITE))
     return rights + ([Right("transactional-id", transactional_id, AclOperation.WRITE)] if transactional_id else [])
 
 

@@ -133,6 +133,7 @@ def _detector(bundle: Path, servers: str, topics: Mapping[str, str]) -> Iterator
         "input": topics["flows"],
         "alerts": topics["alerts"],
         "dead-letters": topics["dead"],
+        "set": "stream.events=null",
         "group": topics["flows"],
         "metrics-port": port,
     }

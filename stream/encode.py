@@ -1,14 +1,15 @@
-"""Alerts and rejects → messages to publish."""
+"""Alerts, rejects and events → messages to publish."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from schemas.dead_letter import Reject
+from schemas.event import DriftEvent
 from stream.batch import FlowRecord
 from stream.detect import dead_letter
 from stream.judge import Judged
 from stream.sink import Outgoing
 
-__all__ = ["SOURCE_TIME_HEADER", "messages_of"]
+__all__ = ["SOURCE_TIME_HEADER", "messages_of", "messages_of_events"]
 
 SOURCE_TIME_HEADER = "flowsentry-source-time-ms"
 
@@ -41,6 +42,22 @@ def messages_of(
     return alerts + [
         _letter(dead_letters_topic, record, reject, alone=record.id in alone, cut=record.id in cut)
         for record, reject in judged.rejects
+    ]
+
+
+def messages_of_events(events: Sequence[DriftEvent], topic: str, *, alone: Collection[str] = ()) -> list[Outgoing]:
+    """One message for each event; `alone`: ids of those that are sent one by one."""
+    ids = [f"{event.kind} of {event.feature} at {event.window_end.isoformat()}" for event in events]
+    return [
+        Outgoing(
+            record_id=id_,
+            topic=topic,
+            key=event.feature.encode(),
+            value=event.model_dump_json().encode(),
+            headers=[],
+            alone=id_ in alone,
+        )
+        for id_, event in zip(ids, events, strict=True)
     ]
 
 

@@ -1,29 +1,38 @@
 """What decides over flows, exchanged as one: a bundle's detector, the decoder of its schema, the threshold."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
+import numpy as np
 import structlog
 from polars.exceptions import PanicException
 
-from export.detector import Detector
+from export.detector import Detector, Scores
 from export.thresholds import Policy
 from schemas.alert import Alert
 from schemas.dead_letter import Reason, Reject
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
 from stream.detect import detect
+from stream.drift import DriftWatch
 from stream.sink import Outgoing
 
-__all__ = ["BatchFailed", "Judge", "Judged", "OnPoison", "judge_or_bisect"]
+__all__ = ["BatchFailed", "Judge", "Judged", "OnPoison", "Scored", "judge_or_bisect"]
 
 log = structlog.get_logger()
 
 OnPoison = Literal["stop", "dead-letter"]
 Stage = Callable[[str], AbstractContextManager[None]]
+
+
+class Scored(NamedTuple):
+    """Feature columns of flows, and what the detector says of them."""
+
+    columns: Mapping[str, np.ndarray]
+    scores: Scores
 
 
 class BatchFailed(Exception):
@@ -32,19 +41,24 @@ class BatchFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What came of a batch: the alerts, and the records that are set aside. All other records were found benign."""
+    """What came of a batch: the alerts, and the records that are set aside. All other records were found benign. `scored` is
+    what drift is measured on, where it is measured."""
 
     alerts: list[tuple[FlowRecord, Alert]]
     rejects: list[tuple[FlowRecord, Reject]]
+    scored: list[Scored] = field(default_factory=list)
 
 
 class Judge:
-    """A detector with its decoder and policy. `stage` times what it does, by name."""
+    """A detector with its decoder and policy, and who watches for drift from its bundle. `stage` times what it does, by name."""
 
-    def __init__(self, detector: Detector, decoder: Decoder, policy: Policy, stage: Stage) -> None:
+    def __init__(
+        self, detector: Detector, decoder: Decoder, policy: Policy, stage: Stage, drift: DriftWatch | None = None
+    ) -> None:
         self.detector = detector
         self.decoder = decoder
         self.policy = policy
+        self.drift = drift
         self._stage = stage
 
     def judge(self, batch: Batch) -> Judged:
@@ -55,7 +69,8 @@ class Judge:
             scores = self.detector.score(decoded.columns)
         with self._stage("detect"):
             alerts = detect(batch, decoded, scores, self.detector, self.policy)
-        return Judged(alerts, [_rejected(batch.records[reject.row], reject) for reject in decoded.rejects])
+        scored = [] if self.drift is None else [Scored(decoded.columns, scores)]
+        return Judged(alerts, [_rejected(batch.records[reject.row], reject) for reject in decoded.rejects], scored)
 
 
 def _rejected(record: FlowRecord, reject: Reject) -> tuple[FlowRecord, Reject]:
@@ -84,7 +99,8 @@ def judge_or_bisect(
             middle = len(batch) // 2
             first, messages = judge_or_bisect(judge, Batch(batch.records[:middle]), on_poison, encode)
             second, more = judge_or_bisect(judge, Batch(batch.records[middle:]), on_poison, encode)
-            return Judged(first.alerts + second.alerts, first.rejects + second.rejects), messages + more
+            judged = Judged(first.alerts + second.alerts, first.rejects + second.rejects, first.scored + second.scored)
+            return judged, messages + more
         [record] = batch.records
         what = f"a {type(error).__name__} at {_place(error)} in our own code, no fault of the record's"
         _log("poison", batch, error, record=record.id, then=on_poison)

@@ -9,12 +9,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from export.bundle import Manifest
 from schemas.alert import Severity
 from schemas.dead_letter import Reason
+from schemas.event import DriftState
 from schemas.flow import UNKNOWN
+from stream.drift import DriftPicture
 
 __all__ = ["STAGES", "Metrics"]
 
 STAGES = ("consume", "decode", "score", "detect", "encode", "publish")
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Of a feature, or of the score: as `export.histograms.Distances` has it, and as Prometheus does.
+_DRIFT = {
+    "psi": ("psi", "Population stability index of the window against the bundle's reference."),
+    "wasserstein": ("wasserstein", "Wasserstein distance of the window from the bundle's reference, by its ranks."),
+    "missing": ("missing_share", "Share of the window's flows without a value."),
+    "unknown": ("unknown_share", "Share of the window's flows with a category that training did not have."),
+    "out_of_range": ("out_of_range_share", "Share of the window's flows below or above all of training."),
+}
 _ROWS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 
 
@@ -66,6 +76,23 @@ class Metrics:
             ("name", "version", "hash", "dataset"),
             registry=self.registry,
         )
+        self.drift_measured = Gauge(
+            "flowsentry_drift_measured",
+            "1 where drift is measured, 0 where it is off or the bundle has no reference to measure it against.",
+            registry=self.registry,
+        )
+        self.drift_flows = Gauge(
+            "flowsentry_drift_window_flows", "Flows counted in the window of drift.", registry=self.registry
+        )
+        self.drift_events = Counter(
+            "flowsentry_drift_events", "Times that drift began or ended.", ("state",), registry=self.registry
+        )
+        self.drift = {
+            measure: Gauge(f"flowsentry_drift_{name}", text, ("feature",), registry=self.registry)
+            for measure, (name, text) in _DRIFT.items()
+        }
+        for state in DriftState:
+            self.drift_events.labels(state.value)
         for stage in STAGES:
             self.stage_seconds.labels(stage)
         for reason in Reason:
@@ -79,6 +106,23 @@ class Metrics:
         for family in (*manifest.families, *([UNKNOWN] if manifest.tells_novelty else [])):
             for severity in Severity:
                 self.alerts.labels(family, severity.value)
+
+    def begin_drift(self, *, measured: bool) -> None:
+        """A bundle is in use from now on, of which nothing is known yet."""
+        self.drift_measured.set(measured)
+        self.set_drift(DriftPicture(0, {}, ()))
+
+    def set_drift(self, picture: DriftPicture) -> None:
+        """Of a window with too few flows nothing is shown."""
+        self.drift_flows.set(picture.flows)
+        for measure, gauge in self.drift.items():
+            if not picture.distances:
+                gauge.clear()
+            for feature, distances in picture.distances.items():
+                if (value := getattr(distances, measure)) is not None:
+                    gauge.labels(feature).set(value)
+        for event in picture.events:
+            self.drift_events.labels(event.state.value).inc()
 
     def set_lags(self, lags: Mapping[int, int]) -> None:
         self.partitions.set(len(lags))

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from export.cells import FLOAT32_MAX, category_name, is_missing
 from schemas.dead_letter import Reason, Reject
 from schemas.flow import Feature, FlowSchema, Kind, Metadata, key_of
+from schemas.params import StreamParams
 
 __all__ = [
     "LONGEST_KEY",
@@ -25,6 +26,7 @@ __all__ = [
     "Record",
     "RecordError",
     "RecordReader",
+    "limits_of",
     "read_metadata",
     "string_too_long",
     "wrong_value",
@@ -55,6 +57,16 @@ class Limits:
     max_depth: int = 64
     max_fields: int = 1024
     max_string_chars: int = 16_384
+
+
+def limits_of(stream: StreamParams) -> Limits:
+    """Those that the settings name."""
+    return Limits(
+        max_message_bytes=stream.max_message_bytes,
+        max_depth=stream.max_depth,
+        max_fields=stream.max_fields,
+        max_string_chars=stream.max_string_chars,
+    )
 
 
 _WIDEST = Limits(max_message_bytes=sys.maxsize, max_depth=512, max_fields=sys.maxsize, max_string_chars=sys.maxsize)

@@ -179,7 +179,9 @@ class _Outbox:
 
 
 @contextmanager
-def shown_progress(limit: int | None, console: Console | None = None) -> Iterator[Callable[[int, float], None]]:
+def shown_progress(
+    limit: int | None, console: Console | None = None, *, what: str = "replay"
+) -> Iterator[Callable[[int, float], None]]:
     """An `on_progress` that shows itself on stderr: on a terminal a bar (without `limit` a count), else a line now and
     then."""
     console = console or Console(file=sys.stderr)
@@ -187,9 +189,9 @@ def shown_progress(limit: int | None, console: Console | None = None) -> Iterato
         count = MofNCompleteColumn() if limit is not None else TextColumn("{task.completed:,.0f}")
         note = TextColumn("flows, {task.fields[flows_s]:,.0f}/s")
         with Progress(
-            SpinnerColumn(), TextColumn("replay"), BarColumn(), count, note, TimeElapsedColumn(), console=console
+            SpinnerColumn(), TextColumn(what), BarColumn(), count, note, TimeElapsedColumn(), console=console
         ) as bar:
-            task = bar.add_task("replay", total=limit, flows_s=0.0)
+            task = bar.add_task(what, total=limit, flows_s=0.0)
             yield lambda sent, seconds: bar.update(task, completed=sent, flows_s=sent / max(seconds, 1e-9))
         return
     next_s = _LINE_EVERY_S
@@ -198,6 +200,6 @@ def shown_progress(limit: int | None, console: Console | None = None) -> Iterato
         nonlocal next_s
         if seconds >= next_s:
             next_s += _LINE_EVERY_S
-            print(f"replay: {sent} flows in {seconds:.0f} s ({sent / seconds:.0f}/s)", file=console.file, flush=True)
+            print(f"{what}: {sent} flows in {seconds:.0f} s ({sent / seconds:.0f}/s)", file=console.file, flush=True)
 
     yield line

@@ -8,9 +8,10 @@ from typing import Protocol
 import structlog
 
 from schemas.errors import FlowsentryError
+from schemas.event import DriftEvent
 from stream.batch import Batch
 from stream.batch_limit import BatchLimit
-from stream.encode import messages_of
+from stream.encode import messages_of, messages_of_events
 from stream.judge import BatchFailed, Judge, Judged, OnPoison, judge_or_bisect
 from stream.metrics import Metrics
 from stream.sink import Outgoing, RetryBatch, Sink, Stopped
@@ -45,6 +46,7 @@ class Service:
         limit: BatchLimit,
         alerts_topic: str,
         dead_letters_topic: str,
+        events_topic: str | None,
         on_poison: OnPoison,
         metrics: Metrics,
         status: Status,
@@ -57,11 +59,13 @@ class Service:
         self._limit = limit
         self._alerts_topic = alerts_topic
         self._dead_letters_topic = dead_letters_topic
+        self._events_topic = events_topic
         self._on_poison: OnPoison = on_poison
         self._metrics = metrics
         self._status = status
         self._progressed = progressed
         self._lag_at = 0.0
+        self._events: list[DriftEvent] = []  # that are to go out with the next batch
         self._failing_since: float | None = None
         self._alone: set[str] = set()  # records whose messages were refused as too large, perhaps with others
         self._cut: set[str] = set()  # and those whose dead letters were so alone
@@ -82,6 +86,7 @@ class Service:
                 if len(batch):
                     self._attempt(batch)
                 self._report_lag()
+                self._report_drift()
         except Stopped:
             log.warning("stopped while waiting for Kafka; the batch in hand is left uncommitted")
 
@@ -91,11 +96,13 @@ class Service:
         judged, messages = judge_or_bisect(self._judge, batch, self._on_poison, self._encode)
         with self._metrics.stage("publish"):
             left_s = None if within_s is None else max(0.0, within_s - (time.monotonic() - began))
-            self._sink.publish(messages, batch.next_offsets, within_s=left_s)
+            self._sink.publish([*messages, *self._event_messages()], batch.next_offsets, within_s=left_s)
         self._source.done(batch)
         self._limit.observe(len(batch), time.monotonic() - began)
         self._alone.clear()
         self._cut.clear()
+        self._events.clear()
+        self._watch_drift(judged)
         self._count(batch, judged)
 
     def _encode(self, judged: Judged) -> list[Outgoing]:
@@ -107,6 +114,11 @@ class Service:
                 alone=self._alone,
                 cut=self._cut,
             )
+
+    def _event_messages(self) -> list[Outgoing]:
+        if self._events_topic is None:
+            return []
+        return messages_of_events(self._events, self._events_topic, alone=self._alone)
 
     def _attempt(self, batch: Batch) -> None:
         try:
@@ -166,6 +178,21 @@ class Service:
         self._metrics.flows.inc(len(batch))  # last: who sees flows counted sees what came of them counted
         self._status.broker_seen()
         self._progressed()
+
+    def _watch_drift(self, judged: Judged) -> None:
+        """Only now that the batch is published: one that is done again counts once."""
+        if self._judge.drift is not None:
+            for columns, scores in judged.scored:
+                self._judge.drift.observe(columns, scores)
+
+    def _report_drift(self) -> None:
+        picture = None if self._judge.drift is None else self._judge.drift.look()
+        if picture is None:
+            return
+        self._metrics.set_drift(picture)
+        self._events += picture.events
+        for event in picture.events:
+            log.warning("drift", state=event.state.value, feature=event.feature, psi=round(event.psi, 3))
 
     def _report_lag(self) -> None:
         now = time.monotonic()

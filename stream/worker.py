@@ -30,10 +30,11 @@ from stream.clients import (
 )
 from stream.connection import Outage, brokers_are_forgotten, brokers_are_up, error_text
 from stream.decode import Decoder
+from stream.drift import watch_of
 from stream.judge import Judge
 from stream.metrics import Metrics
 from stream.ownership import Ownership
-from stream.record import Limits
+from stream.record import limits_of
 from stream.reload import Reloader, check_same_schema
 from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
@@ -71,23 +72,24 @@ def serve(
     stream = params.stream
     metrics, status = Metrics(), Status()
     metrics.restarts.set(restarts)
-    limits = Limits(
-        max_message_bytes=stream.max_message_bytes,
-        max_depth=stream.max_depth,
-        max_fields=stream.max_fields,
-        max_string_chars=stream.max_string_chars,
-    )
+    limits = limits_of(stream)
+    name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
     trust = Trust(stream.trusted_keys, required=stream.require_signature)
 
     def judge_of(bundle: Bundle) -> Judge:
         detector = _detector_of(bundle, kept, threads=max(1, (os.cpu_count() or 1) // stream.workers))
         policy = detector.manifest.policy_of(stream.target_fpr, stream.threshold, novel=stream.novel_alerts)
         decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage, limits=limits)
-        return Judge(detector, decoder, policy, metrics.stage)
+        return Judge(detector, decoder, policy, metrics.stage, watch_of(detector.manifest, params.drift, worker=name))
 
     def taken_over(manifest: Manifest) -> None:
         metrics.set_bundle(manifest)
         status.bundle = manifest.hash
+        metrics.begin_drift(measured=params.drift.enabled and manifest.drift is not None)
+        if index == 0 and params.drift.enabled and manifest.drift is None:
+            log.info(
+                "drift is not measured", bundle=manifest.hash[:12], why="the bundle has no reference: build it again"
+            )
         in_use(manifest.hash)
 
     judge = _first_judge(stream.bundle, trust, judge_of, kept)
@@ -103,7 +105,6 @@ def serve(
         if ends():
             raise Stopped
 
-    name = f"{stream.group}-{stream.instance or socket.gethostname()}-{index}"
     rights, admin = service_rights(params, name), admin_properties(params)
 
     def denied(error: KafkaError) -> FlowsentryError:
@@ -115,7 +116,8 @@ def serve(
 
     ready = wait_for_topics(
         admin,
-        {stream.input: UNPACKED, stream.alerts: PLAIN, stream.dead_letters: LARGE_MESSAGES},
+        {stream.input: UNPACKED, stream.alerts: PLAIN, stream.dead_letters: LARGE_MESSAGES}
+        | ({} if stream.events is None else {stream.events: PLAIN}),
         create=stream.create_topics,
         rights=rights if is_secured(admin) else (),
         stopping=ends_waiting,
@@ -157,6 +159,7 @@ def serve(
             limit=limit,
             alerts_topic=stream.alerts,
             dead_letters_topic=stream.dead_letters,
+            events_topic=stream.events,
             on_poison=stream.on_poison,
             metrics=metrics,
             status=status,

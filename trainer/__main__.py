@@ -157,6 +157,22 @@ def _evaluate(arguments: argparse.Namespace, params: Params) -> int:
     return 0
 
 
+def _drift(arguments: argparse.Namespace, params: Params) -> int:
+    from rich.console import Console
+
+    from trainer.drift import drift
+    from trainer.drift_table import drift_table
+
+    distances = drift(
+        arguments.bundle, _csv_files(arguments.data), arguments.out,
+        reference=_csv_files(arguments.reference), min_feature_coverage=params.stream.min_feature_coverage,
+        psi_bound=params.drift.psi_bound, seed=params.data.seed,
+    )  # fmt: skip
+    Console().print(drift_table(distances, params.drift.psi_bound))
+    print(f"wrote {arguments.out}")
+    return 0
+
+
 def _card(arguments: argparse.Namespace, _: Params) -> int:
     from trainer.evaluation.card import write_card
 
@@ -207,6 +223,7 @@ def _dashboard(arguments: argparse.Namespace, params: Params) -> int:
 
 _OF_BUNDLES: Mapping[str, Callable[[argparse.Namespace, Params], int]] = {
     "evaluate": _evaluate,
+    "drift": _drift,
     "card": _card,
     "register": _register,
     "promote": _promote,

@@ -21,6 +21,7 @@ _EXAMPLES = """examples:
   python -m trainer unseen   --dataset unsw-nb15 --rows 20000 --epochs 8
   python -m trainer transfer --dataset unsw-nb15 --to cicids2017-improved
   python -m trainer evaluate --bundle bundles/unsw-nb15 --data labelled.csv.gz --out reports/unsw-nb15
+  python -m trainer drift    --bundle bundles/unsw-nb15 --data sample.parquet --out drift.html
   python -m trainer card     --bundle bundles/unsw-nb15 --report reports/unsw-nb15
   python -m trainer register --bundle bundles/unsw-nb15
   python -m trainer promote  --dataset unsw-nb15 --data labelled.csv.gz
@@ -142,6 +143,20 @@ def parser() -> argparse.ArgumentParser:
         "--threshold", type=float, metavar="P", help="score from which a flow counts as an attack (default: 0.5)"
     )
     limit.add_argument("--target-fpr", type=float, metavar="P", help="use the bundle's threshold for that rate")
+
+    drift = add(
+        "drift", "a window of flows against what the bundle was trained on: figures, and Evidently's report in HTML"
+    )
+    drift.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="whose reference it is held against")
+    drift.add_argument(
+        "--data", type=Path, required=True, nargs="+", metavar="FILE",
+        help="CSV or Parquet, with labels or without; `python -m stream sample` writes such a file",
+    )  # fmt: skip
+    drift.add_argument("--out", type=Path, default=Path("drift.html"), metavar="FILE", help="default: drift.html")
+    drift.add_argument(
+        "--reference", type=Path, nargs="+", default=[], metavar="FILE",
+        help="flows to hold it against (default: the bundle's own reference)",
+    )  # fmt: skip
 
     card = add("card", "write a bundle's MODEL_CARD.md, and put the report of an evaluation beside it")
     card.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the bundle to describe")

@@ -294,6 +294,47 @@ def speed() -> list[heatmap.Panel | TimeSeries]:
     ]  # fmt: skip
 
 
+def drift() -> list[StateTimeline | TimeSeries]:
+    def furthest(metric: str, count: int = 10) -> str:
+        return f"topk({count}, max by (feature) (flowsentry_drift_{metric}{OF}))"
+
+    steps: Steps = [(None, GREEN), (0.1, YELLOW), (0.2, RED)]
+    scores = OF.replace("}", ', feature=~"score|novelty"}')
+    by_feature = (
+        _placed(StateTimeline(), "Drift by feature", "Population stability index of the last minutes against the bundle's "
+                "reference: stable below 0.1, shifted from 0.2 on. The furthest twenty, of all workers the one that is "
+                "furthest off.", 24, 9)
+        .with_target(query(furthest("psi", 20), "{{feature}}").ref_id("A"))
+        .decimals(2)
+        .color_scheme(by_threshold())
+        .thresholds(thresholds(steps))
+        .show_value(looks.VisibilityMode.NEVER)
+        .merge_values(True)
+        .row_height(0.9)
+        .no_value("none")
+    )  # fmt: skip
+    return [
+        by_feature,
+        graph("Drift of the score", "Of what the bundle says of flows. It moves with attacks too: look at the alerts first.",
+              "none", query(f"max by (feature) (flowsentry_drift_psi{scores})", "{{feature}}: PSI"),
+              query(f"max by (feature) (flowsentry_drift_wasserstein{scores})", "{{feature}}: Wasserstein"), line_at=0.2),
+        graph("Wasserstein distance", "How far values have moved, by their ranks among the reference's: at most 0.5 for a "
+              "number, 1 for categories. The furthest ten.", "none", query(furthest("wasserstein"), "{{feature}}")),
+        graph("Drifts begun and ended", "How often a feature or a score passed the bound, and came back.", A_MINUTE,
+              query(f"60 * sum by (state) (rate(flowsentry_drift_events_total{OF}{RATE}))", "{{state}}"), bars=True),
+        graph("Missing values", "Share of flows without the feature. The most ten.", "percentunit",
+              query(furthest("missing_share"), "{{feature}}"), width=6, most=1),
+        graph("Unknown categories", "Share of flows with a category that training did not have.", "percentunit",
+              query(furthest("unknown_share"), "{{feature}}"), width=6, most=1),
+        graph("Out of range", "Share of flows below or above all of training. The most ten.", "percentunit",
+              query(furthest("out_of_range_share"), "{{feature}}"), width=6, most=1),
+        graph("Flows in the window", "That were counted, by instance. Below drift.min_flows nothing is said; `measured` is 0 "
+              "where the bundle has no reference.", "none",
+              query(f"sum by (instance) (flowsentry_drift_window_flows{OF})", "{{instance}}"),
+              query(f"sum by (instance) (flowsentry_drift_measured{OF})", "{{instance}} measured"), width=6),
+    ]  # fmt: skip
+
+
 def trouble() -> list[TimeSeries]:
     def each(metric: str) -> str:
         return f"60 * sum by (instance) (rate({metric}{OF}{RATE}))"
@@ -366,6 +407,7 @@ def build() -> Dashboard:
         "Alerts": alerts(),
         "Records that could not be judged": unusable(),
         "Speed": speed(),
+        "Drift": drift(),
         "Trouble": trouble(),
         "HTTP API": api(),
     }

@@ -16,5 +16,6 @@ create() { # TOPIC PARTITIONS [CONFIG]
 
 create flows               "${PARTITIONS:-6}" compression.type=uncompressed
 create alerts              "${PARTITIONS:-6}"
+create flowsentry.events   1
 create flows.dead          1                  max.message.bytes=8388608
 create flows.dead.replayed 1                  cleanup.policy=compact

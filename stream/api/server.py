@@ -17,7 +17,7 @@ from schemas.params import Params
 from stream.api.app import create_app
 from stream.api.predictor import Predictor
 from stream.decode import Decoder
-from stream.record import Limits
+from stream.record import limits_of
 
 __all__ = ["predictor_of", "serve"]
 
@@ -36,13 +36,7 @@ def predictor_of(params: Params) -> Predictor:
     stream = params.stream
     trust = Trust(stream.trusted_keys, required=stream.require_signature)
     detector = load_checked(read_bundle(stream.bundle, trust))
-    limits = Limits(
-        max_message_bytes=stream.max_message_bytes,
-        max_depth=stream.max_depth,
-        max_fields=stream.max_fields,
-        max_string_chars=stream.max_string_chars,
-    )
-    decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage, limits=limits)
+    decoder = Decoder(detector.schema, min_feature_coverage=stream.min_feature_coverage, limits=limits_of(stream))
     policy = detector.manifest.policy_of(stream.target_fpr, stream.threshold, novel=stream.novel_alerts)
     return Predictor(detector, decoder, policy)
 

@@ -237,7 +237,7 @@ def test_its_kafka_starts_and_gets_the_topics_as_the_service_would_make_them(
     admin = AdminClient({"bootstrap.servers": servers})
     topics = admin.list_topics(timeout=10).topics
     made = {name: len(topic.partitions) for name, topic in topics.items() if not name.startswith("_")}
-    assert made == {"flows": 3, "alerts": 3, "flows.dead": 1, "flows.dead.replayed": 1}
+    assert made == {"flows": 3, "alerts": 3, "flowsentry.events": 1, "flows.dead": 1, "flows.dead.replayed": 1}
     wanted = {"flows": UNPACKED, "flows.dead": LARGE_MESSAGES, "flows.dead.replayed": COMPACTED}
     for name, config in wanted.items():
         resource = ConfigResource(ConfigResource.Type.TOPIC, name)

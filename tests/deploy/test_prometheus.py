@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from export.bundle import write_manifest
+from export.detector import load
 from schemas.datasets import schema_named
 from stream.demo import SAMPLE
 from stream.replay import replay
@@ -26,10 +29,12 @@ from tests.deploy.test_compose import _free_ports
 from tests.deploy.test_monitoring import DASHBOARD, INSTALL, RULES
 from tests.deploy.tools import tool
 from tests.kafka import produce, running_service
+from trainer.drift import read_window, reference_of_rows
 
 BUNDLE = ROOT / "bundles/cicids2017-improved"
 PATIENCE_S = 120.0
 SCRAPED_EVERY_S = 1
+DRIFT_SOON = ("drift.window_s=600", "drift.panes=100", "drift.min_flows=50")
 ROWS = 50
 # What Grafana puts in their place.
 VARIABLES = {
@@ -95,6 +100,16 @@ def configuration(detector: int, api: int) -> str:
     return str(yaml.safe_dump(content))
 
 
+def with_reference(folder: Path) -> Path:
+    """The committed bundle, with the sample for drift to be measured against."""
+    directory = Path(shutil.copytree(BUNDLE, folder / "bundle"))
+    detector = load(directory)
+    flows = read_window([SAMPLE], detector, 0.5)
+    reference = reference_of_rows(detector, flows.columns, flows.scores)
+    write_manifest(directory, {**detector.manifest.content, "drift": reference.to_json()})
+    return directory
+
+
 def part_of_sample(file: Path, start: int) -> Path:
     """`ROWS` of its rows, spread over all of it, and so of every family."""
     with gzip.open(SAMPLE, "rt") as lines:
@@ -135,7 +150,8 @@ def prometheus(bootstrap_servers: str, tmp_path_factory: pytest.TempPathFactory)
                     f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn")
         )  # fmt: skip
         running.enter_context(process(sys.executable, "-m", "stream", "api", "--bundle", BUNDLE, "--port", str(api)))
-        running.enter_context(running_service(bootstrap_servers, BUNDLE, flows, "--metrics-port", str(detector)))
+        words = ["--metrics-port", str(detector), *(word for each in DRIFT_SOON for word in ("--set", each))]
+        running.enter_context(running_service(bootstrap_servers, with_reference(home), flows, *words))
         prometheus = Prometheus(port)
         until(prometheus.is_ready, "Prometheus does not answer")
         until(lambda: prometheus.values("flowsentry_assigned_partitions > 0") != [], "the detector is not ready")
@@ -149,6 +165,7 @@ def prometheus(bootstrap_servers: str, tmp_path_factory: pytest.TempPathFactory)
             assert predict(api, example(api)) == 200
             assert predict(api, {"features": {"no such": 1}}) == 422
         until(lambda: prometheus.values("flowsentry_flows_total") == [3 * (ROWS + 3)], "not every flow is judged")
+        until(lambda: prometheus.values("flowsentry_drift_psi") != [], "drift is not measured")
         yield prometheus
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -264,3 +265,34 @@ def test_an_open_file_gives_its_binding_and_its_rows_as_they_stand(tmp_path: Pat
         assert file.binding.features == {"dur": 0}
         assert file.binding.ignored == ("mystery",)
         assert list(file.rows) == [["1", " x ", "0"], ["2"]]
+
+
+def test_parquet_is_read_as_the_csv_that_it_could_be(tmp_path: Path) -> None:
+    table = flows("unsw-partition", rows=20)
+    table.set(3, "dur", "")
+    table.set(4, "proto", "")
+    csv_file = table.write(tmp_path / "flows.csv")
+    frame = pl.read_csv(csv_file, infer_schema_length=None)
+    assert frame["dur"].dtype == pl.Float64 and frame["sttl"].dtype == pl.Int64
+    frame.write_parquet(tmp_path / "flows.parquet")
+    from_csv, from_parquet = read(csv_file), read(tmp_path / "flows.parquet")
+    assert from_parquet.rows.tolist() == from_csv.rows.tolist() and from_parquet.labels == from_csv.labels
+    assert list(from_parquet.columns) == list(from_csv.columns)
+    for name, column in from_csv.columns.items():
+        np.testing.assert_array_equal(from_parquet.columns[name], column, err_msg=name)
+
+
+def test_a_null_in_parquet_is_missing_and_not_what_a_blank_cell_stands_for(tmp_path: Path) -> None:
+    table = flows("unsw-partition", rows=2)
+    table.set(0, "ct_ftp_cmd", "")
+    assert read(table.write(tmp_path / "flows.csv")).columns["ct_ftp_cmd"][0] == 0
+    pl.read_csv(tmp_path / "flows.csv").write_parquet(tmp_path / "flows.parquet")
+    assert np.isnan(read(tmp_path / "flows.parquet").columns["ct_ftp_cmd"][0])
+
+
+def test_a_broken_or_foreign_parquet_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HeaderError, match=r"cut\.parquet: not a readable Parquet file"):
+        read(written(tmp_path, b"PAR1 and no more", "cut.parquet"))
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "foreign.parquet")
+    with pytest.raises(HeaderError, match=r"foreign\.parquet: none of the 1 columns is a feature"):
+        read(tmp_path / "foreign.parquet")

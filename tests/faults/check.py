@@ -37,6 +37,10 @@ class Topics:
         return f"{self.flows}.dead"
 
     @property
+    def events(self) -> str:
+        return f"{self.flows}.events"
+
+    @property
     def group(self) -> str:
         return self.flows
 

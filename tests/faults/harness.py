@@ -77,11 +77,12 @@ class Harness:
         self._options = [
             "--bundle", str(BUNDLE), "--bootstrap-servers", kafka.proxied, "--metrics-port", "0",
             "--input", self.topics.flows, "--alerts", self.topics.alerts, "--dead-letters", self.topics.dead,
-            "--group", self.topics.group, "--threshold", str(THRESHOLD), *options,
+            "--events", self.topics.events, "--group", self.topics.group, "--threshold", str(THRESHOLD), *options,
         ]  # fmt: skip
         kafka.create(self.topics.flows, partitions)
         kafka.create(self.topics.alerts, _ALERT_PARTITIONS)
         kafka.create(self.topics.dead, 1, **{"max.message.bytes": str(ROOMY)})
+        kafka.create(self.topics.events, 1)
         self.given = [*flows(), *malformed(), *more]
         self.watch = Watch(kafka.direct, self.topics.alerts, _ALERT_PARTITIONS)
         self.feed = Feed(

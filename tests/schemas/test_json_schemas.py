@@ -33,7 +33,7 @@ def test_nothing_else_is_committed_beside_them() -> None:
 
 def test_there_is_one_flow_schema_per_data_set() -> None:
     flows = [f"flow-{name}.json" for name in SCHEMAS]
-    assert sorted([*flows, "alert.json", "dead-letter.json", "params.json"]) == NAMES
+    assert sorted([*flows, "alert.json", "dead-letter.json", "event.json", "params.json"]) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -211,7 +211,7 @@ def test_a_wrong_key_is_named_with_its_source_and_what_is_allowed(tmp_path: Path
 def test_a_wrong_section_is_named_with_its_source_and_what_is_allowed(tmp_path: Path) -> None:
     wanted = (
         "no such setting; did you mean 'train'? "
-        "allowed: data, train, experiments, export, stream, api, tracking, per_dataset, kafka"
+        "allowed: data, train, experiments, export, stream, drift, api, tracking, per_dataset, kafka"
     )
     file = written(tmp_path, "trian: {d_model: 64}")
     assert message(file=file) == f"{file}: trian: {wanted}"
@@ -256,7 +256,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"stream.input": ""}, "stream.input = ''"),
         (
             {"stream.dead_letters": "flows"},
-            "stream: input, alerts and dead_letters must be three topics, and 'flows' is",
+            "stream: input, alerts, dead_letters and events must be topics of their own, and 'flows' is",
         ),
         ({"stream.alerts": "flows.dead"}, "and 'flows.dead' is named twice"),
         ({"kafka.enable.auto.commit": True}, "option: kafka.enable.auto.commit: what is promised of alerts hangs on"),
@@ -299,7 +299,7 @@ def test_a_password_for_a_section_is_not_shown_when_a_setting_is_laid_over_it() 
         ("kafka: [hunter2", "not YAML, line 1, column 16"),
         (
             "sasl.password=hunter2",
-            "expected sections (data, train, experiments, export, stream, api, tracking, per_dataset, kafka), got a str",
+            "expected sections (data, train, experiments, export, stream, drift, api, tracking, per_dataset, kafka), got a str",
         ),
     ],
 )
@@ -314,7 +314,10 @@ def test_a_file_that_is_no_yaml_is_told_by_place_and_not_by_its_content(tmp_path
         (b"train: [", "not YAML"),
         (b"when: 2001-02-31", "not YAML"),
         (b"\xff\xfe", "not YAML"),
-        (b"- train", "expected sections (data, train, experiments, export, stream, api, tracking, per_dataset, kafka)"),
+        (
+            b"- train",
+            "expected sections (data, train, experiments, export, stream, drift, api, tracking, per_dataset, kafka)",
+        ),
         (b"5", "expected sections"),
     ],
 )
@@ -370,7 +373,16 @@ def sections() -> list[tuple[str, type[BaseModel]]]:
 
 
 def test_every_setting_has_a_description() -> None:
-    assert [name for name, _ in sections()] == ["data", "train", "experiments", "export", "stream", "api", "tracking"]
+    assert [name for name, _ in sections()] == [
+        "data",
+        "train",
+        "experiments",
+        "export",
+        "stream",
+        "drift",
+        "api",
+        "tracking",
+    ]
     assert Params.model_fields["kafka"].description and Params.model_fields["per_dataset"].description
     for section, model in sections():
         assert model.__doc__, section

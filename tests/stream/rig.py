@@ -30,6 +30,7 @@ from stream.batch import Batch
 from stream.batch_limit import BatchLimit
 from stream.clients import consumer_properties, probe_properties, producer_properties
 from stream.decode import Decoder
+from stream.drift import DriftWatch
 from stream.judge import Judge, OnPoison
 from stream.logs import configure_logging
 from stream.metrics import Metrics
@@ -177,19 +178,22 @@ class Rig:
         sink: Sink | None = None,
         detector: Detector | None = None,
         on_poison: OnPoison = "stop",
+        drift: DriftWatch | None = None,
+        events: str | None = None,
     ) -> Service:
-        """The whole worker, some parts of it given."""
+        """The whole worker, some parts of it given; `events` is a topic."""
         source = source or self.source()
         detector = detector or self.detector
         decoder = Decoder(self.detector.schema, min_feature_coverage=0.5)
         return Service(
             source=source,
-            judge=Judge(detector, decoder, Policy(THRESHOLD), self.metrics.stage),
+            judge=Judge(detector, decoder, Policy(THRESHOLD), self.metrics.stage, drift),
             sink=sink or TransactionalSink(self.producer(), source.consumer, denied=denied),
             succession=None,
             limit=settled_limit(100),
             alerts_topic=self.alerts,
             dead_letters_topic=self.dead,
+            events_topic=events,
             on_poison=on_poison,
             metrics=self.metrics,
             status=self.status,
@@ -312,9 +316,10 @@ def command(*arguments: str | Path, **environment: str) -> Iterator[Command]:
 
 
 def options(servers: str, flows: str, bundle: Path, *more: str) -> list[str]:
-    """`run` with topics and a group named after `flows`."""
+    """`run` with topics and a group named after `flows`, and no topic of events unless `more` names one."""
     names = {"input": flows, "alerts": f"{flows}.alerts", "dead-letters": f"{flows}.dead", "group": flows}
     words = ["run", "--bundle", str(bundle), "--bootstrap-servers", servers, "--metrics-port", "0"]
+    words += ["--set", "stream.events=null"]
     return [*words, *(word for name, value in names.items() for word in (f"--{name}", value)), *more]
 
 

@@ -17,7 +17,7 @@ def improved_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(tmp_path_factory.mktemp("bundle") / "improved", "cicids2017-improved")
 
 
-COMMANDS = ("run", "replay", "alerts", "dead-letters", "top", "api", "broker", "demo")
+COMMANDS = ("run", "replay", "alerts", "dead-letters", "sample", "top", "api", "broker", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

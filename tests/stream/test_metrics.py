@@ -11,7 +11,7 @@ from stream.metrics import STAGES, Metrics
 
 def test_everything_is_named_and_explained() -> None:
     families = list(Metrics().registry.collect())
-    assert len(families) == 16
+    assert len(families) == 24
     assert all(family.name.startswith("flowsentry_") and family.documentation.endswith(".") for family in families)
 
 

@@ -47,7 +47,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
 def names(kafka: SecureKafka) -> Names:
     """The documentation's topics under names of the test's own; they exist."""
     own = Names()
-    kafka.topics(*(own(name) for name in ("flows", "alerts", "flows.dead", "flows.dead.replayed")))
+    kafka.topics(*(own(name) for name in ("flows", "alerts", "flows.dead", "flows.dead.replayed", "flowsentry.events")))
     return own
 
 
@@ -78,7 +78,8 @@ def run_words(servers: str, names: Names, bundle: Path, *more: str) -> list[str]
     """`run` with the documentation's names."""
     options = {
         "bundle": str(bundle), "bootstrap-servers": servers, "input": names("flows"), "alerts": names("alerts"),
-        "dead-letters": names("flows.dead"), "group": names("flowsentry"), "instance": "box", "metrics-port": "0",
+        "dead-letters": names("flows.dead"), "events": names("flowsentry.events"), "group": names("flowsentry"),
+        "instance": "box", "metrics-port": "0",
     }  # fmt: skip
     return ["run", *(word for name, value in options.items() for word in (f"--{name}", value)), *more]
 
@@ -209,7 +210,7 @@ def test_each_right_that_is_missing_is_named(
 def service_params(servers: str, names: Names, properties: dict[str, str]) -> Params:
     stream = StreamParams(
         bootstrap_servers=servers, input=names("flows"), alerts=names("alerts"), dead_letters=names("flows.dead"),
-        group=names("flowsentry"),
+        events=names("flowsentry.events"), group=names("flowsentry"),
     )  # fmt: skip
     return Params(stream=stream, kafka=dict(properties))
 
@@ -225,7 +226,7 @@ def test_all_missing_rights_are_named_at_once(kafka: SecureKafka, names: Names) 
             stopping=lambda: False,
         )
     assert caught.value.missing == tuple(service_rights(params))
-    assert str(caught.value).count("kafka-acls --bootstrap-server") == 4
+    assert str(caught.value).count("kafka-acls --bootstrap-server") == 5
 
 
 def test_a_topic_that_may_not_be_made_is_named(kafka: SecureKafka, tmp_path: Path) -> None:

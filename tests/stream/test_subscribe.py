@@ -18,7 +18,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from schemas.alert import Alert, FlowRef, Reason, Severity
 from schemas.errors import FlowsentryError
-from stream import subscribe as module
+from stream import viewing as module
 from stream.subscribe import as_table_row, print_table, run_subscriber, subscribe
 from tests.stream.alerts import alert
 

@@ -12,7 +12,7 @@ from trainer.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 OF_RUNS = ("prepare", "pretrain", "novelty", "finetune", "tune", "compare", "ablate", "unseen", "transfer", "sample")
-OF_BUNDLES = ("evaluate", "card", "register", "promote", "dashboard")
+OF_BUNDLES = ("evaluate", "drift", "card", "register", "promote", "dashboard")
 
 
 def test_help_lists_every_command_and_all_are_tested_here(capsys: pytest.CaptureFixture[str]) -> None:

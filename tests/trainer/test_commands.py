@@ -108,6 +108,24 @@ def test_the_bundle_carries_the_run_and_answers_as_torch_did(
     assert f"held-out   torch and ONNX Runtime agree on {manifest['parity']['rows']} rows" in shown
 
 
+def test_the_bundle_carries_what_its_training_rows_and_validation_scores_were_like(pipeline: Pipeline) -> None:
+    run, detector = read_run(pipeline.run), load(pipeline.bundle, threads=1)
+    drift = detector.manifest.drift
+    assert drift is not None
+    train, validation = run.rows("train"), run.rows("validation")
+    assert (drift.rows, drift.score_rows) == (len(train), len(validation))
+    scores = detector.score_matrix(*run.inputs(validation))
+    told = {"score": scores.score, "novelty": scores.novelty}
+    assert [score.name for score in drift.scores] == list(told)
+    vocabularies = {info.name: info.vocabulary for info in detector.manifest.features}
+    for index, variable in enumerate((*drift.features, *drift.scores)):
+        values: Any = told[variable.name] if variable.name in told else run.x[train, index]
+        if names := vocabularies.get(variable.name):
+            values = np.array([None, *names], dtype=object)[values.astype(int)]
+        found = variable.distances(variable.count(values))
+        assert found.psi < 1e-4 and not found.unknown and not found.out_of_range, variable.name
+
+
 def test_a_bundle_scores_raw_rows_as_the_checkpoint_does(pipeline: Pipeline) -> None:
     prepared, run = load_prepared(pipeline.run / "prepared"), read_run(pipeline.run)
     model = build_model(load_checkpoint(pipeline.run / "finetune.pt", schema_hash=SCHEMA.fingerprint()))
