@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from export.bundle import MODEL, Bundle, FeatureInfo, Manifest, read_bundle
+from export.bundle import MODEL, Bundle, Manifest, read_bundle
+from export.reasons import Reasoner, Reasons, Spoken
 from export.runtime import ort
 from export.signing import ANYONE, Trust
 from schemas.errors import BundleError
 from schemas.flow import Kind
 
-__all__ = ["Detector", "Scores", "Spoken", "load", "open_detector"]
+__all__ = ["Detector", "Scores", "load", "open_detector"]
 
 # Rows per run of the graph: large enough to keep the cores busy, small enough that memory stays flat.
 _ROWS_PER_RUN = 32
@@ -40,16 +41,6 @@ class Scores:
         return len(self.score)
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """A feature that spoke for an alert: its value in the flow, what is usual, and its weight among the reasons."""
-
-    feature: FeatureInfo
-    value: float | str | None
-    benign_share: float | None
-    weight: float
-
-
 class Detector:
     """A bundle, loaded and ready. Thread-safe: `score` keeps no state."""
 
@@ -68,10 +59,7 @@ class Detector:
             codes[None] = 0
         # A graph that does not tell novelty takes an unknown category for a missing one.
         self._unknown = [len(info.vocabulary) + 1 if manifest.tells_novelty else 0 for info in self._categorical]
-        # The graph's order: numeric features, then categorical ones.
-        self._order = [*self._numeric, *self._categorical]
-        self._low = np.array([_finite(info.benign_low) for info in self._numeric], dtype=np.float32)
-        self._high = np.array([_finite(info.benign_high) for info in self._numeric], dtype=np.float32)
+        self._reasoner = Reasoner(self._numeric, self._categorical)
 
     def score(self, columns: Mapping[str, np.ndarray]) -> Scores:
         """Score B flows.
@@ -93,45 +81,35 @@ class Detector:
     def reasons(
         self, columns: Mapping[str, np.ndarray], scores: Scores, row: int, *, novel: bool = False, top: int = 3
     ) -> list[Spoken]:
-        """The features that spoke most for a flow's score, strongest first.
+        """The features that spoke most for one flow's score, strongest first."""
+        return self.reasons_of(columns, scores, np.array([row]), np.array([novel]), top=top).of(0)
+
+    def reasons_of(
+        self, columns: Mapping[str, np.ndarray], scores: Scores, rows: np.ndarray, novel: np.ndarray, *, top: int = 3
+    ) -> Reasons:
+        """The features that spoke most for the scores of n flows: `rows` i64[n] of the columns, `novel` bool[n].
 
         The weight is the attention that the verdict paid to a feature times how unusual its value is for a benign flow
         (1 within the benign range, more outside it). Those of a flow that is `novel` are weighed by their surprise.
         """
-        weights = scores.attention[row].astype(np.float64)
-        numeric = np.array([_cell(columns, info.name, row) for info in self._numeric], dtype=np.float64)
-        unusual = np.maximum(self._low - numeric, numeric - self._high)
-        span = np.maximum(self._high - self._low, 1e-9)
-        weights[: len(numeric)] *= 1 + 3 * np.log1p(np.clip(np.nan_to_num(unusual), 0, None) / span)
-        shares: dict[str, float | None] = {}
-        for index, info in enumerate(self._categorical, start=len(numeric)):
-            category = _value(columns, info, row)
-            if category is None:
-                continue  # like a number that is missing: nothing unusual
-            code = self._codes[info.name].get(str(category), 0)
-            share = info.benign_shares[code - 1] if code else 0.0
-            shares[info.name] = share
-            weights[index] *= 1 + 3 * (1 - share)
-        if novel and scores.surprise is not None:
-            weights = scores.surprise[row].astype(np.float64) + 1e-9
-        weights /= weights.sum()
-        strongest = np.argsort(-weights, kind="stable")[:top]
-        return [
-            Spoken(
-                feature=self._order[index],
-                value=_value(columns, self._order[index], row),
-                benign_share=shares.get(self._order[index].name),
-                weight=float(weights[index]),
-            )
-            for index in strongest.tolist()
-        ]
+        return self._reasoner.reasons(
+            {name: column[rows] for name, column in columns.items()},
+            scores.attention[rows],
+            None if scores.surprise is None else scores.surprise[rows],
+            novel,
+            top,
+        )
 
     def severity(self, score: float, *, novel: bool = False) -> str:
         """low, medium, high or critical: the highest step whose bound the score reaches, or if `novel` the novelty."""
-        reached = "low"
-        for name, bound in (self.manifest.novelty_severity if novel else self.manifest.severity).items():
-            if score >= bound:
-                reached = name
+        return str(self.severities(np.array([score]), np.array([novel]))[0])
+
+    def severities(self, scores: np.ndarray, novel: np.ndarray) -> np.ndarray:
+        """The same of n flows: scores f64[n], or novelties where `novel` bool[n] → object[n] of str."""
+        reached = np.full(len(scores), "low", dtype=object)
+        for bounds, meant in ((self.manifest.severity, ~novel), (self.manifest.novelty_severity, novel)):
+            for name, bound in bounds.items():
+                reached[meant & (scores >= bound)] = name
         return reached
 
     def _matrices(self, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -160,9 +138,9 @@ class Detector:
         score = np.zeros(rows, dtype=np.float32)
         family = np.zeros(rows, dtype=np.int64)
         family_probability = np.zeros(rows, dtype=np.float32)
-        attention = np.zeros((rows, len(self._order)), dtype=np.float32)
+        attention = np.zeros((rows, len(self.manifest.features)), dtype=np.float32)
         novelty = np.empty(rows, dtype=np.float32)
-        surprise = np.empty((rows, len(self._order)), dtype=np.float32)
+        surprise = np.empty((rows, len(self.manifest.features)), dtype=np.float32)
         for start in range(0, rows, _ROWS_PER_RUN):
             part = slice(start, start + _ROWS_PER_RUN)
             feeds = {"numeric": numeric[part], "categories": codes[part]}
@@ -242,20 +220,3 @@ def _check_graph(session: ort.InferenceSession, manifest: Manifest, path: Path) 
                 raise BundleError(f"{path}: {name} is a {found[name].type}, expected tensor({kind})")
         if list(found) != list(expected):
             raise BundleError(f"{path}: has {', '.join(found)}, expected {', '.join(expected)} in this order")
-
-
-def _finite(value: float | None) -> float:
-    return 0.0 if value is None else value
-
-
-def _cell(columns: Mapping[str, np.ndarray], name: str, row: int) -> float:
-    return float(columns[name][row]) if name in columns else float("nan")
-
-
-def _value(columns: Mapping[str, np.ndarray], info: FeatureInfo, row: int) -> float | str | None:
-    if info.name not in columns:
-        return None
-    value = columns[info.name][row]
-    if info.kind == Kind.CATEGORICAL:
-        return None if value is None else str(value)
-    return None if np.isnan(value) else float(value)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.detector import Detector, Scores, Spoken
+from export.detector import Detector, Scores
+from export.reasons import Spoken
 from export.thresholds import Policy
 from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity, Verdict
 from schemas.dead_letter import HOPS_HEADER, DeadLetter, Reject

@@ -138,6 +138,20 @@ def test_reasons_of_all_features_share_one_whole_strongest_first(detector: Detec
         assert detector.reasons(columns, scores, row) == spoken[:3]
 
 
+def test_flows_have_the_same_reasons_together_as_alone(tmp_path: Path) -> None:
+    detector = load(make_bundle(tmp_path / "bundle", "unsw-nb15", novelty=True), threads=1)
+    columns = columns_of("unsw-nb15", 20)
+    columns["sttl"][3] = columns["dur"][4] = np.nan
+    columns["service"][5:7] = None, "never seen"
+    scores = detector.score(columns)
+    rows, novel = np.array([1, 3, 4, 5, 6, 19]), np.array([False, True, False, True, False, True])
+    reasons = detector.reasons_of(columns, scores, rows, novel, top=42)
+    for flow, (row, is_novel) in enumerate(zip(rows.tolist(), novel.tolist(), strict=True)):
+        assert reasons.of(flow) == detector.reasons(columns, scores, row, novel=is_novel, top=42)
+    none = detector.reasons_of(columns, scores, rows[:0], novel[:0])
+    assert none.feature.shape == none.weight.shape == none.category.shape == (0, 3)
+
+
 def test_a_reason_shows_the_flows_own_value_and_none_where_it_is_missing(detector: Detector) -> None:
     columns: Columns = {
         "sttl": np.array([254.0, np.nan]),

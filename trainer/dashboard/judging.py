@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 
 from export.bundle import FeatureInfo, Manifest
-from export.detector import Detector, Spoken
+from export.detector import Detector
+from export.reasons import Spoken
 from export.thresholds import Policy
 from schemas.alert import Reason
 from schemas.flow import BENIGN, UNKNOWN, Kind
