@@ -8,6 +8,7 @@ records go to the reader: what becomes of a record never depends on the batch th
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ from schemas.flow import FlowSchema, Kind
 from stream.plain import PlainReader
 from stream.record import LONGEST_KEY, Limits, Record, RecordError, RecordReader, read_metadata
 
-__all__ = ["Decoded", "Decoder", "Limits", "decode_slow", "read_metadata"]
+__all__ = ["Decoded", "Decoder", "Limits", "Proven", "decode_slow", "read_metadata"]
 
 MAX_DIALECTS = 8
 MAX_IGNORED_KEYS = 40  # of one dialect
@@ -39,12 +40,22 @@ class Decoded:
     """The usable records of a batch as columns, and the others as rejects; every position is in one of the two.
 
     `rows`: int64[n], positions in the batch, ascending. `columns`: every feature of the schema, in its order,
-    float64[n] (NaN = missing) or object[n] of str (None = missing). `rejects`: by position, ascending.
+    float64[n] (NaN = missing) or object[n] of str (None = missing). `rejects`: by position, ascending. `proven`: what is
+    known of the members of those records that were read as tables.
     """
 
     rows: np.ndarray
     columns: dict[str, np.ndarray]
     rejects: list[Reject]
+    proven: list["Proven"] = field(default_factory=list)
+
+
+class Proven(NamedTuple):
+    """Records, by their positions int64[k], proven to be plain: flat JSON objects in one line, without escapes, of which none
+    has a key twice or one that is not among these."""
+
+    rows: np.ndarray
+    keys: frozenset[str]
 
 
 class Decoder:
@@ -120,7 +131,7 @@ class Decoder:
         proven = table.is_whole()
         if not proven.all():
             proven |= _is_whole_but_for_nulls(texts, dialect, ~proven)
-        dialect.hits += batch.take(np.array(rows), self._columns_of(table, dialect, proven), proven)
+        dialect.hits += batch.take(np.array(rows), self._columns_of(table, dialect, proven), proven, dialect)
         return [row for row, known in zip(rows, proven.tolist(), strict=True) if not known]
 
     def _sift(
@@ -171,6 +182,7 @@ class _Batch:
         self._numbers = {feature.name: np.full(len(values), math.nan) for feature in schema.numeric}
         self._categories = {feature.name: np.full(len(values), None, dtype=object) for feature in schema.categorical}
         self._rejects: dict[int, Reject] = {}
+        self._proven: list[Proven] = []
 
     def settle(self, row: int, verdict: Record | RecordError) -> None:
         """Take over what a reader made of one record."""
@@ -182,9 +194,10 @@ class _Batch:
         for name, category in verdict.categories.items():
             self._categories[name][row] = category
 
-    def take(self, rows: np.ndarray, columns: dict[str, np.ndarray], proven: np.ndarray) -> int:
+    def take(self, rows: np.ndarray, columns: dict[str, np.ndarray], proven: np.ndarray, dialect: "_Dialect") -> int:
         """Take over what is `proven` (bool[n]) of the columns of `rows` (int64[n]); how many rows that is."""
         taken = rows[proven]
+        self._proven.append(Proven(taken, frozenset(dialect.columns)))
         for name, column in columns.items():
             (self._numbers if name in self._numbers else self._categories)[name][taken] = column[proven]
         return len(taken)
@@ -202,7 +215,7 @@ class _Batch:
             usable[index] = False
         if not usable.all():
             rows, columns = rows[usable], {name: column[usable] for name, column in columns.items()}
-        return Decoded(rows, columns, [self._rejects[row] for row in sorted(self._rejects)])
+        return Decoded(rows, columns, [self._rejects[row] for row in sorted(self._rejects)], self._proven)
 
 
 @dataclass(slots=True)

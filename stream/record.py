@@ -20,6 +20,7 @@ from schemas.params import StreamParams
 
 __all__ = [
     "LONGEST_KEY",
+    "VALUE_CHARS",
     "Features",
     "Limits",
     "Number",
@@ -28,6 +29,8 @@ __all__ = [
     "RecordReader",
     "limits_of",
     "read_metadata",
+    "remembered_key",
+    "shorten",
     "string_too_long",
     "wrong_value",
 ]
@@ -35,7 +38,7 @@ __all__ = [
 LONGEST_KEY = 128  # of a spelling that is remembered; longer ones are read all the same
 _MOST_KEYS = 4096  # that are remembered
 _NUMERIC = Kind.NUMERIC
-_VALUE_CHARS = 200
+VALUE_CHARS = 200
 _EXCERPT_CHARS = 80
 
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -199,9 +202,9 @@ def wrong_value(key: str, given: object, feature: Feature) -> RecordError:
     spelled = _to_json(given)
     return RecordError(
         Reason.OUT_OF_RANGE if isinstance(given, Number) else Reason.WRONG_TYPE,
-        f"{_shorten(key)!r} is {_shorten(spelled)}, expected {_expected(feature.kind, isinstance(given, Number))}",
-        field=_shorten(key),
-        value=_shorten(spelled, _VALUE_CHARS),
+        f"{shorten(key)!r} is {shorten(spelled)}, expected {_expected(feature.kind, isinstance(given, Number))}",
+        field=shorten(key),
+        value=shorten(spelled, VALUE_CHARS),
     )
 
 
@@ -209,17 +212,17 @@ def string_too_long(string: str, limits: Limits) -> RecordError:
     return RecordError(
         Reason.STRING_TOO_LONG,
         f"a string has {len(string)} characters, expected at most {limits.max_string_chars} (stream.max_string_chars)",
-        value=_shorten(json.dumps(string[:_VALUE_CHARS]), _VALUE_CHARS),
+        value=shorten(json.dumps(string[:VALUE_CHARS]), VALUE_CHARS),
     )
 
 
 def _duplicate(key: str, given: object, first: str, name: str) -> RecordError:
-    how = "stands twice" if key == first else f"and {_shorten(first)!r} both stand"
+    how = "stands twice" if key == first else f"and {shorten(first)!r} both stand"
     return RecordError(
         Reason.DUPLICATE_FIELD,
-        f"{_shorten(key)!r} {how} for {name}, expected one value for a field",
-        field=_shorten(key),
-        value=_shorten(_to_json(given), _VALUE_CHARS),
+        f"{shorten(key)!r} {how} for {name}, expected one value for a field",
+        field=shorten(key),
+        value=shorten(_to_json(given), VALUE_CHARS),
     )
 
 
@@ -241,7 +244,7 @@ def read_metadata(value: bytes, schema: FlowSchema) -> dict[str, str]:
             if not isinstance(given, str):
                 spelled = spelled or _members_of(value, _WIDEST, _AS_SPELLED)
                 given = _to_json(spelled[place][1])
-            texts[role.name] = _shorten(given, _VALUE_CHARS)
+            texts[role.name] = shorten(given, VALUE_CHARS)
     return texts
 
 
@@ -276,8 +279,8 @@ def _members_of(value: bytes | None, limits: Limits, decoder: json.JSONDecoder =
             if isinstance(parsed, _Members):
                 return parsed
             spelled = _to_json(parsed)
-            detail = f"expected a JSON object, got {_shorten(spelled)}"
-            raise RecordError(Reason.NOT_AN_OBJECT, detail, value=_shorten(spelled, _VALUE_CHARS))
+            detail = f"expected a JSON object, got {shorten(spelled)}"
+            raise RecordError(Reason.NOT_AN_OBJECT, detail, value=shorten(spelled, VALUE_CHARS))
         problem = "not JSON text: a \\u escape is one half of a surrogate pair, expected both"
     raise RecordError(Reason.NOT_JSON, problem)
 
@@ -330,7 +333,7 @@ def _to_json(given: object) -> str:
     text = ""
     for token in _json_tokens(given):
         text += token
-        if len(text) > _VALUE_CHARS:
+        if len(text) > VALUE_CHARS:
             break
     return text
 
@@ -376,11 +379,11 @@ def _within_float32(number: float) -> float:
 
 
 def _key(spelling: str) -> str:
-    return _remembered_key(spelling) if len(spelling) <= LONGEST_KEY else key_of(spelling)
+    return remembered_key(spelling) if len(spelling) <= LONGEST_KEY else key_of(spelling)
 
 
-_remembered_key = lru_cache(maxsize=_MOST_KEYS)(key_of)
+remembered_key = lru_cache(maxsize=_MOST_KEYS)(key_of)
 
 
-def _shorten(text: str, limit: int = _EXCERPT_CHARS) -> str:
+def shorten(text: str, limit: int = _EXCERPT_CHARS) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
