@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.detector import Detector, load
+from stream.alert_json import json_of
 from stream.batch import Batch, FlowRecord
 from stream.csv_records import records
 from stream.decode import Decoded, Decoder, Limits
@@ -91,8 +92,7 @@ def _works(detector: Detector) -> dict[str, Callable[[], Work]]:
         def work(batch: Batch) -> None:
             decoded = reading.decode(batch.values)
             alerts = detect(batch, decoded, detector.score(decoded.columns), detector, policy)
-            for _, alert in alerts:
-                alert.model_dump_json()
+            json_of(alerts)
             _set_aside(batch, decoded)
 
         return work

@@ -1,96 +1,45 @@
 """Scores → alerts, and rejects → dead letters: what will be published for a batch."""
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import numpy as np
 
 from export.detector import Detector, Scores
-from export.reasons import Spoken
 from export.thresholds import Policy
-from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity, Verdict
+from schemas.alert import BundleRef
 from schemas.dead_letter import HOPS_HEADER, DeadLetter, Reject
-from schemas.flow import UNKNOWN
-from schemas.times import parse_time
+from stream.alerts import Alerts
 from stream.batch import Batch, FlowRecord
-from stream.decode import Decoded, read_metadata
+from stream.decode import Decoded
+from stream.findings import LONGEST_TEXT, findings_of
+from stream.flow_refs import flow_refs
+from stream.metadata import metadata_of
 
-__all__ = ["Finding", "dead_letter", "detect", "finding_of"]
+__all__ = ["dead_letter", "detect"]
 
-_LONGEST_TEXT = 200
 _HOPS = re.compile(rb"[0-9]{1,6}")
 
 
-def detect(
-    batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy
-) -> list[tuple[FlowRecord, Alert]]:
-    """The alerts of a batch, each with the record that it is about, in the batch's order."""
-    now = datetime.now(UTC)
-    bundle = BundleRef(name=detector.manifest.name, version=detector.manifest.version, hash=detector.manifest.hash)
-    alerts = []
-    for row in np.flatnonzero(policy.alerts(scores.score, scores.novelty)).tolist():
-        record = batch.records[int(decoded.rows[row])]
-        alerts.append((record, _alert(record, row, decoded, scores, detector, policy, bundle, now)))
-    return alerts
+def detect(batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy) -> Alerts:
+    """The alerts of a batch, in its order.
 
-
-class Finding(NamedTuple):
-    """What a detector says of one flow, in the terms of an alert (see `schemas.alert.Alert`)."""
-
-    verdict: Verdict
-    score: float | None
-    threshold: float | None
-    novelty: float | None
-    novelty_threshold: float | None
-    severity: Severity
-    family: str
-    family_probability: float | None
-    techniques: tuple[str, ...]
-    reasons: tuple[Reason, ...]
-
-
-def finding_of(
-    row: int, columns: Mapping[str, np.ndarray], scores: Scores, detector: Detector, policy: Policy, *, novel: bool
-) -> Finding:
-    """The finding on one of the flows that were scored; of a `novel` one there is no family, and its novelty counts."""
-    score = float(scores.score[row])
-    novelty = None if scores.novelty is None else max(0.0, float(scores.novelty[row]))
-    family = None if novel else detector.schema.family_by_name[detector.manifest.families[int(scores.family[row])]]
-    return Finding(
-        verdict=Verdict.NOVEL if novel else Verdict.KNOWN,
-        score=score if detector.manifest.classifies else None,
-        threshold=policy.threshold if policy.threshold <= 1 else None,
-        novelty=novelty,
-        novelty_threshold=policy.novelty,
-        severity=Severity(detector.severity(novelty if novel and novelty is not None else score, novel=novel)),
-        family=UNKNOWN if family is None else family.name,
-        family_probability=None if family is None else min(1.0, float(scores.family_probability[row])),
-        techniques=() if family is None else family.techniques,
-        reasons=tuple(_reason(spoken) for spoken in detector.reasons(columns, scores, row, novel=novel)),
-    )
-
-
-def _alert(
-    record: FlowRecord,
-    row: int,
-    decoded: Decoded,
-    scores: Scores,
-    detector: Detector,
-    policy: Policy,
-    bundle: BundleRef,
-    now: datetime,
-) -> Alert:
-    metadata = read_metadata(record.value or b"", detector.schema)
-    novel = not policy.known(scores.score[row])
-    return Alert(
-        id=record.id,
-        event_time=parse_time(metadata.get("timestamp", "")) or record.time,
-        detection_time=now,
-        flow=_flow(metadata, decoded.columns, row),
-        bundle=bundle,
-        **finding_of(row, decoded.columns, scores, detector, policy, novel=novel)._asdict(),
+    Raises:
+        ValueError: the scores are none that an alert can tell.
+    """
+    manifest = detector.manifest
+    rows = np.flatnonzero(policy.alerts(scores.score, scores.novelty))
+    places = decoded.rows[rows]
+    records = [batch.records[place] for place in places.tolist()]
+    sent_ms = np.array([record.timestamp_ms for record in records], dtype=np.int64)
+    metadata = metadata_of([record.value for record in records], places, decoded.proven, detector.schema)
+    return Alerts(
+        ids=[record.id for record in records],
+        sent_ms=sent_ms,
+        flows=flow_refs(metadata, decoded.columns, rows, sent_ms),
+        findings=findings_of(rows, decoded.columns, scores, detector, policy, novel=~policy.known(scores.score[rows])),
+        detection_time=datetime.now(UTC),
+        bundle=BundleRef(name=manifest.name, version=manifest.version, hash=manifest.hash),
     )
 
 
@@ -100,7 +49,7 @@ def dead_letter(record: FlowRecord, reject: Reject) -> DeadLetter:
         reason=reject.reason,
         detail=reject.detail,
         field=reject.field,
-        value=reject.value.encode(errors="backslashreplace").decode()[:_LONGEST_TEXT],
+        value=reject.value.encode(errors="backslashreplace").decode()[:LONGEST_TEXT],
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
@@ -112,41 +61,3 @@ def _hops(record: FlowRecord) -> int:
     """How often a record was put back, by its last header of that name; one that is no such count was not ours."""
     told = next((value for name, value in reversed(record.headers) if name == HOPS_HEADER), None)
     return int(told) if told is not None and _HOPS.fullmatch(told) else 0
-
-
-def _flow(metadata: Mapping[str, str], columns: Mapping[str, np.ndarray], row: int) -> FlowRef:
-    protocol = metadata.get("protocol")
-    for feature in ("protocol", "proto"):
-        if feature in columns and columns[feature][row] is not None:
-            protocol = str(columns[feature][row])[:_LONGEST_TEXT]
-    return FlowRef(
-        src_ip=metadata.get("src_ip"),
-        src_port=_port(metadata.get("src_port")),
-        dst_ip=metadata.get("dst_ip"),
-        dst_port=_port(metadata.get("dst_port")),
-        protocol=protocol,
-        flow_id=metadata.get("flow_id") or metadata.get("id"),
-    )
-
-
-def _port(text: str | None) -> int | None:
-    """A port in any spelling that the releases have: `443`, `443.0`, `0x01bb`; None for anything else."""
-    if text is None:
-        return None
-    try:
-        port = int(text.removesuffix(".0"), 0)
-    except ValueError:
-        return None
-    return port if 0 <= port <= 65535 else None
-
-
-def _reason(spoken: Spoken) -> Reason:
-    return Reason(
-        feature=spoken.feature.name,
-        value=spoken.value[:_LONGEST_TEXT] if isinstance(spoken.value, str) else spoken.value,
-        unit=spoken.feature.unit,
-        benign_low=spoken.feature.benign_low,
-        benign_high=spoken.feature.benign_high,
-        benign_share=spoken.benign_share,
-        weight=round(spoken.weight, 4),
-    )

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from schemas.dead_letter import Reject
 from schemas.event import DriftEvent
+from stream.alert_json import json_of
 from stream.batch import FlowRecord
 from stream.detect import dead_letter
 from stream.judge import Judged
@@ -30,14 +31,15 @@ def messages_of(
     """
     alerts = [
         Outgoing(
-            record_id=record.id,
+            record_id=id_,
             topic=alerts_topic,
-            key=alert.id.encode(),
-            value=alert.model_dump_json().encode(),
-            headers=[(SOURCE_TIME_HEADER, str(record.timestamp_ms).encode())],
-            alone=record.id in alone,
+            key=id_.encode(),
+            value=value,
+            headers=[(SOURCE_TIME_HEADER, b"%d" % sent_ms)],
+            alone=id_ in alone,
         )
-        for record, alert in judged.alerts
+        for part in judged.alerts
+        for id_, sent_ms, value in zip(part.ids, part.sent_ms.tolist(), json_of(part), strict=True)
     ]
     return alerts + [
         _letter(dead_letters_topic, record, reject, alone=record.id in alone, cut=record.id in cut)

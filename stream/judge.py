@@ -12,8 +12,8 @@ from polars.exceptions import PanicException
 
 from export.detector import Detector, Scores
 from export.thresholds import Policy
-from schemas.alert import Alert
 from schemas.dead_letter import Reason, Reject
+from stream.alerts import Alerts
 from stream.batch import Batch, FlowRecord
 from stream.decode import Decoder
 from stream.detect import detect
@@ -41,10 +41,10 @@ class BatchFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What came of a batch: the alerts, and the records that are set aside. All other records were found benign. `scored` is
-    what drift is measured on, where it is measured."""
+    """What came of a batch or its parts: the alerts of each, and the records that are set aside. All other records were found
+    benign. `scored` is what drift is measured on, where it is measured."""
 
-    alerts: list[tuple[FlowRecord, Alert]]
+    alerts: list[Alerts]
     rejects: list[tuple[FlowRecord, Reject]]
     scored: list[Scored] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class Judge:
         with self._stage("score"):
             scores = self.detector.score(decoded.columns)
         with self._stage("detect"):
-            alerts = detect(batch, decoded, scores, self.detector, self.policy)
+            alerts = [detect(batch, decoded, scores, self.detector, self.policy)]
         scored = [] if self.drift is None else [Scored(decoded.columns, scores)]
         return Judged(alerts, [_rejected(batch.records[reject.row], reject) for reject in decoded.rejects], scored)
 

@@ -12,6 +12,7 @@ from schemas.dead_letter import Reason
 from schemas.event import DriftState
 from schemas.flow import UNKNOWN
 from stream.drift import DriftPicture
+from stream.histogram import BatchHistogram
 
 __all__ = ["STAGES", "Metrics"]
 
@@ -47,7 +48,7 @@ class Metrics:
         self.batch_size = Histogram(
             "flowsentry_batch_size", "Records per batch.", buckets=_ROWS, registry=self.registry
         )
-        self.latency_seconds = Histogram(
+        self.latency_seconds = BatchHistogram(
             "flowsentry_alert_latency_seconds",
             "From the record's Kafka timestamp to its alert's commit.",
             buckets=_SECONDS,

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import structlog
 
 from schemas.errors import FlowsentryError
@@ -167,9 +168,10 @@ class Service:
 
     def _count(self, batch: Batch, judged: Judged) -> None:
         now_ms = time.time() * 1000
-        for record, alert in judged.alerts:
-            self._metrics.alerts.labels(alert.family, alert.severity.value).inc()
-            self._metrics.latency_seconds.observe(max(0.0, now_ms - record.timestamp_ms) / 1000)
+        for alerts in judged.alerts:
+            for (family, severity), count in alerts.count().items():
+                self._metrics.alerts.labels(family, severity).inc(count)
+            self._metrics.latency_seconds.observe(np.maximum(0.0, now_ms - alerts.sent_ms) / 1000)
         for reason, count in Counter(reject.reason.value for _, reject in judged.rejects).items():
             self._metrics.dead_letters.labels(reason).inc(count)
             log.warning("records set aside", reason=reason, count=count)

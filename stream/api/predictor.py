@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from export.detector import Detector, Scores
+import numpy as np
+
+from export.detector import Detector
 from export.thresholds import Policy
-from schemas.alert import BundleRef, Verdict
+from schemas.alert import BundleRef
 from schemas.dead_letter import Reject
 from schemas.prediction import Prediction
-from stream.decode import Decoded, Decoder
-from stream.detect import finding_of
+from stream.decode import Decoder
+from stream.findings import Finding, findings_of
 
 __all__ = ["Predictor"]
 
@@ -29,14 +31,15 @@ class Predictor:
         scores = self.detector.score(decoded.columns)
         answers: dict[int, Prediction | Reject] = {reject.row: reject for reject in decoded.rejects}
         known, alerts = self.policy.known(scores.score), self.policy.alerts(scores.score, scores.novelty)
+        novel = (alerts & ~known) | (not self.detector.manifest.classifies)
+        rows = np.arange(len(decoded.rows))
+        findings = findings_of(rows, decoded.columns, scores, self.detector, self.policy, novel=novel)
         for row, place in enumerate(decoded.rows.tolist()):
-            verdict = None if not alerts[row] else Verdict.KNOWN if known[row] else Verdict.NOVEL
-            answers[place] = self._prediction(row, decoded, scores, verdict)
+            answers[place] = self._prediction(findings.of(row), is_alert=bool(alerts[row]), novel=bool(novel[row]))
         return [answers[place] for place in range(len(records))]
 
-    def _prediction(self, row: int, decoded: Decoded, scores: Scores, verdict: Verdict | None) -> Prediction:
-        novel = verdict is Verdict.NOVEL or not self.detector.manifest.classifies
-        found = finding_of(row, decoded.columns, scores, self.detector, self.policy, novel=novel)
+    def _prediction(self, found: Finding, *, is_alert: bool, novel: bool) -> Prediction:
+        verdict = found.verdict if is_alert else None
         of_attack = {"severity": found.severity, "family": found.family, "family_probability": found.family_probability}
         return Prediction(
             prediction="attack" if verdict else "normal",

@@ -4,8 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schemas.alert import Alert, BundleRef, FlowRef, Reason, Severity
+from stream.alert_json import json_of
+from stream.alerts import Alerts
 
-__all__ = ["RATE", "alert"]
+__all__ = ["RATE", "alert", "as_read"]
 
 RATE = Reason(feature="flow_packets_s", value=2e6, unit="packets/s", benign_low=0.1, benign_high=5e4, weight=1)
 
@@ -26,3 +28,8 @@ def alert(number: int = 0, **changes: Any) -> Alert:
         "bundle": BundleRef(name="test", version="1", hash="0" * 64),
     }
     return Alert(**(fields | changes))
+
+
+def as_read(alerts: Alerts) -> list[Alert]:
+    """A batch's alerts as a subscriber reads them."""
+    return [Alert.model_validate_json(value) for value in json_of(alerts)]

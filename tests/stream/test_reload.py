@@ -411,5 +411,5 @@ class TestShadow:
     ) -> None:
         detector = load(bundles("2"))
         new = Judge(detector, Decoder(detector.schema, min_feature_coverage=0.5), Policy(-1.0))  # no alert's threshold
-        with pytest.raises(BundleError, match=r"cannot judge 1 rows of a batch: ValidationError$"):
+        with pytest.raises(BundleError, match=r"cannot judge 1 rows of a batch: ValueError$"):
             shadow(judge_of(tiny_detector), new, batch(attack()))

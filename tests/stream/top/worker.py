@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from stream import http
 from stream.metrics import Metrics
 from stream.status import Status
@@ -31,8 +33,7 @@ class Worker:
     def judge(self, flows: int, *, family: str = "DoS", alerts: int = 0, dead: int = 0, seconds: float = 0.02) -> None:
         """Count a batch as the service does."""
         self.metrics.alerts.labels(family, "high").inc(alerts)
-        for _ in range(alerts):
-            self.metrics.latency_seconds.observe(seconds)
+        self.metrics.latency_seconds.observe(np.full(alerts, seconds))
         self.metrics.dead_letters.labels("not_json").inc(dead)
         self.metrics.stage_seconds.labels("score").observe(0.004)
         self.metrics.flows.inc(flows)
