@@ -31,9 +31,9 @@ def metadata_of(
     columns = {name: np.full(len(rows), None, dtype=object) for name in METADATA}
     alone = np.ones(len(rows), dtype=bool)
     for plain in proven:
-        among = np.flatnonzero(np.isin(rows, plain.rows))
+        among = np.flatnonzero(np.isin(rows, plain.rows, kind="table"))
         if len(among) > FEW:
-            found, is_clear = _find([(values[place] or b"").decode() for place in among.tolist()], plain.keys, schema)
+            found, is_clear = _find([values[place] or b"" for place in among.tolist()], plain.keys, schema)
             for name, texts in found.items():
                 columns[name][among] = texts
             alone[among[is_clear]] = False
@@ -45,7 +45,7 @@ def metadata_of(
 
 
 def _find(
-    records: Sequence[str], keys: Iterable[str], schema: FlowSchema
+    records: Sequence[bytes], keys: Iterable[str], schema: FlowSchema
 ) -> tuple[dict[str, list[str | None]], np.ndarray]:
     """The metadata of n plain records, and bool[n]: not where a column is there by two keys, of which the first counts."""
     columns: dict[str, list[str | None]] = {}
@@ -54,7 +54,7 @@ def _find(
         role = schema.roles.get(remembered_key(key))
         if not isinstance(role, Metadata) or role.name not in METADATA:
             continue
-        texts = [match and match[match.lastindex or 0] for match in map(_member(key).search, records)]
+        texts = [match and match[match.lastindex or 0].decode() for match in map(_member(key).search, records)]
         if role.name in columns:
             both = list(zip(columns[role.name], texts, strict=True))
             is_clear &= [first is None or second is None for first, second in both]
@@ -67,6 +67,6 @@ def _find(
 
 
 @lru_cache(maxsize=1024)
-def _member(key: str) -> re.Pattern[str]:
+def _member(key: str) -> re.Pattern[bytes]:
     """Finds a key and its value, the inside of a string or whatever else is not null."""
-    return re.compile(rf'"{re.escape(key)}"[ \t\r]*:[ \t\r]*(?:"([^"]*)"|(?!null)([^,}} \t\r]+))')
+    return re.compile(b'"' + re.escape(key.encode()) + rb'"[ \t\r]*:[ \t\r]*(?:"([^"]*)"|(?!null)([^,} \t\r]+))')
