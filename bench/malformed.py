@@ -90,7 +90,8 @@ def _works(detector: Detector) -> dict[str, Callable[[], Work]]:
 
         def work(batch: Batch) -> None:
             decoded = reading.decode(batch.values)
-            alerts = detect(batch, decoded, detector.score(decoded.columns), detector, policy)
+            scores = detector.score(decoded.columns)
+            alerts = detect(batch, decoded, scores, policy.alerts(scores.score, scores.novelty), detector, policy)
             for _, alert in alerts:
                 alert.model_dump_json()
             _set_aside(batch, decoded)

@@ -23,13 +23,14 @@ _HOPS = re.compile(rb"[0-9]{1,6}")
 
 
 def detect(
-    batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy
+    batch: Batch, decoded: Decoded, scores: Scores, alerting: np.ndarray, detector: Detector, policy: Policy
 ) -> list[tuple[FlowRecord, Alert]]:
-    """The alerts of a batch, each with the record that it is about, in the batch's order."""
+    """The alerts of a batch, each with the record that it is about, in the batch's order; `alerting` bool[B] says which flows
+    they are for, as `policy.alerts` finds."""
     now = datetime.now(UTC)
     bundle = BundleRef(name=detector.manifest.name, version=detector.manifest.version, hash=detector.manifest.hash)
     alerts = []
-    for row in np.flatnonzero(policy.alerts(scores.score, scores.novelty)).tolist():
+    for row in np.flatnonzero(alerting).tolist():
         record = batch.records[int(decoded.rows[row])]
         alerts.append((record, _alert(record, row, decoded, scores, detector, policy, bundle, now)))
     return alerts

@@ -68,7 +68,8 @@ class Judge:
         with self._stage("score"):
             scores = self.detector.score(decoded.columns)
         with self._stage("detect"):
-            alerts = detect(batch, decoded, scores, self.detector, self.policy)
+            alerting = self.policy.alerts(scores.score, scores.novelty)
+            alerts = detect(batch, decoded, scores, alerting, self.detector, self.policy)
         scored = [] if self.drift is None else [Scored(decoded.columns, scores)]
         return Judged(alerts, [_rejected(batch.records[reject.row], reject) for reject in decoded.rejects], scored)
 
