@@ -84,7 +84,7 @@ bundles: .venv/service ## verify bundles/ and pack each into dist/, with SHA256S
 
 secrets: ## draw the passwords that docker-compose.yml wants, where there are none yet
 	@mkdir -p -m 0700 deploy/secrets
-	@for name in grafana_password postgres_password; do \
+	@for name in api_key grafana_password postgres_password; do \
 		test -s deploy/secrets/$$name || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > deploy/secrets/$$name; \
 		chmod 0444 deploy/secrets/$$name; \
 	done
