@@ -5,7 +5,7 @@ TAG ?= latest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types imports unit lint-deploy soak mutants bench-drift bench-malformed bench-prepare lock json \
-	dashboard image image-train images-push bundles secrets clean
+	dashboard docs image image-train images-push bundles secrets clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ json: .venv/service ## write schemas/json/ anew from the contracts
 dashboard: .venv/dev ## write deploy/grafana/flowsentry.json anew from dashboard.py
 	$(BIN)/python deploy/grafana/dashboard.py
 
+docs: .venv/dev ## the pages of docs/ as a site, in site/; SOURCE_URL=… says where the repository is
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file deploy/docs/mkdocs.yml
+
 image: ## the detector's image, flowsentry-service:TAG (latest); needs Docker
 	docker build --file deploy/docker/Dockerfile.service --tag $(REGISTRY)flowsentry-service:$(TAG:v%=%) .
 
@@ -81,7 +84,7 @@ bundles: .venv/service ## verify bundles/ and pack each into dist/, with SHA256S
 
 secrets: ## draw the passwords that docker-compose.yml wants, where there are none yet
 	@mkdir -p -m 0700 deploy/secrets
-	@for name in grafana_password postgres_password; do \
+	@for name in api_key grafana_password postgres_password; do \
 		test -s deploy/secrets/$$name || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > deploy/secrets/$$name; \
 		chmod 0444 deploy/secrets/$$name; \
 	done

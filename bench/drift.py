@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -37,9 +38,12 @@ _TARGET_FPR = 0.01
 
 
 def reference_from(file: Path, detector: Detector) -> DriftReference:
-    """A reference of a file's flows, for bundles that were built before they had one."""
+    """A reference of a file's flows, of which alerts are the attacks, for bundles that were built before they had one."""
     flows = read_window([file], detector, 0.5)
-    return reference_of_rows(detector, flows.columns, flows.scores)
+    policy = detector.manifest.policy_for(_TARGET_FPR)
+    return reference_of_rows(
+        detector, flows.columns, flows.scores, policy.alerts(flows.scores.score, flows.scores.novelty).astype(np.int8)
+    )
 
 
 def compare(detector: Detector, reference: DriftReference, values: Sequence[bytes], size: int, rounds: int) -> float:

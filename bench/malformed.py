@@ -91,7 +91,8 @@ def _works(detector: Detector) -> dict[str, Callable[[], Work]]:
 
         def work(batch: Batch) -> None:
             decoded = reading.decode(batch.values)
-            alerts = detect(batch, decoded, detector.score(decoded.columns), detector, policy)
+            scores = detector.score(decoded.columns)
+            alerts = detect(batch, decoded, scores, policy.alerts(scores.score, scores.novelty), detector, policy)
             json_of(alerts)
             _set_aside(batch, decoded)
 

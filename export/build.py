@@ -107,7 +107,16 @@ def _measured(
     validation = run.rows("validation")
     scores = detector.score_matrix(*run.inputs(validation))
     score = None if run.model is None else scores.score
-    reference = reference_of(run.schema, vocabularies, run.x[run.rows("train")], score, scores.novelty)
+    train = run.rows("train")
+    reference = reference_of(
+        run.schema,
+        vocabularies,
+        run.x[train],
+        run.y[train],
+        score=score,
+        novelty=scores.novelty,
+        score_y=run.y[validation],
+    )
     measured: dict[str, Any] = {"metrics": {}, "drift": reference.to_json()}
     if run.model is None:
         assert scores.novelty is not None

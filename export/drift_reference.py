@@ -1,15 +1,16 @@
-"""The part of bundle.json that drift is measured against: a histogram of each feature and of each score; numpy alone."""
+"""The part of bundle.json that drift is measured against: of each feature and each score a histogram of benign flows and one
+of attacks; numpy alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.histograms import Categories, Numbers, Variable, categories_of, numbers_of, scores_of
+from export.histograms import Categories, Numbers, Shares, Variable, categories_of, numbers_of, scores_of
 from schemas.flow import FlowSchema, Kind
 
-__all__ = ["NOVELTY", "SCORE", "DriftReference", "reference_from_json", "reference_of"]
+__all__ = ["NOVELTY", "SCORE", "DriftReference", "Rows", "reference_from_json", "reference_of"]
 
 SCORE, NOVELTY = "score", "novelty"
 """Names of what a bundle tells of a flow, beside those of features."""
@@ -17,20 +18,27 @@ _MOST_BINS = 64
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
+class Rows(NamedTuple):
+    """How many there were of each class."""
+
+    benign: int
+    attack: int
+
+
 @dataclass(frozen=True, slots=True)
 class DriftReference:
     """Of `rows` training rows each feature, in the schema's order, and of `score_rows` validation rows each score."""
 
-    rows: int
-    score_rows: int
+    rows: Rows
+    score_rows: Rows
     features: tuple[Variable, ...]
     scores: tuple[Numbers, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in bundle.json."""
         return {
-            "rows": self.rows,
-            "score_rows": self.score_rows,
+            "rows": self.rows._asdict(),
+            "score_rows": self.score_rows._asdict(),
             "features": [feature.to_json() for feature in self.features],
             "scores": [score.to_json() for score in self.scores],
         }
@@ -40,26 +48,41 @@ def reference_of(
     schema: FlowSchema,
     vocabularies: Mapping[str, Sequence[str]],
     x: np.ndarray,
+    y: np.ndarray,
+    *,
     score: np.ndarray | None,
     novelty: np.ndarray | None,
+    score_y: np.ndarray,
 ) -> DriftReference:
     """The reference that rows make.
 
     Args:
         x: training rows f32[N, F] in schema order, categories as codes (0 = missing, 1 = the first of its vocabulary).
+        y: which of them are attacks (1) or benign (0): int[N].
         score: attack probabilities f32[M] of validation rows; None: the bundle tells none.
         novelty: their novelty f32[M]; None: the bundle tells none.
+        score_y: which of those are attacks: int[M].
     """
     features: list[Variable] = []
     for index, feature in enumerate(schema.features):
+        classes = _by_class(x[:, index], y)
         if feature.kind is Kind.NUMERIC:
-            features.append(numbers_of(feature.name, x[:, index]))
+            features.append(numbers_of(feature.name, classes))
         else:
-            features.append(categories_of(feature.name, vocabularies[feature.name], x[:, index]))
-    scores = [] if score is None else [scores_of(SCORE, score)]
-    scores += [] if novelty is None else [numbers_of(NOVELTY, novelty)]
-    score_rows = next((len(told) for told in (score, novelty) if told is not None), 0)
-    return DriftReference(len(x), score_rows, tuple(features), tuple(scores))
+            features.append(categories_of(feature.name, vocabularies[feature.name], classes))
+    scores = [] if score is None else [scores_of(SCORE, _by_class(score, score_y))]
+    scores += [] if novelty is None else [numbers_of(NOVELTY, _by_class(novelty, score_y))]
+    return DriftReference(_rows_of(y), _rows_of(score_y), tuple(features), tuple(scores))
+
+
+def _by_class(values: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Of benign rows, and of attacks if there are any."""
+    return [values[y == 0], values[y == 1]] if y.any() else [values]
+
+
+def _rows_of(y: np.ndarray) -> Rows:
+    attacks = int(np.count_nonzero(y))
+    return Rows(len(y) - attacks, attacks)
 
 
 def reference_from_json(
@@ -74,44 +97,55 @@ def reference_from_json(
     Raises:
         KeyError, TypeError, ValueError: a field is missing or not what it must be; its argument names the field.
     """
+    if not isinstance(content, dict):
+        raise TypeError("'drift'")
     for key, names in (("features", [name for name, _ in vocabularies]), ("scores", [*scores])):
-        if [item["name"] for item in content[key]] != names:
+        items = content[key]
+        if not isinstance(items, list) or [isinstance(it, dict) and it.get("name") for it in items] != names:
             raise ValueError(f"'drift.{key}'")
+    rows, score_rows = _rows(content, "rows"), _rows(content, "score_rows")
     return DriftReference(
-        rows=_count(content, "rows"),
-        score_rows=_count(content, "score_rows"),
+        rows=rows,
+        score_rows=score_rows,
         features=tuple(
-            _numbers(item) if categories is None else _categories(item, categories)
+            _numbers(item, rows) if categories is None else _categories(item, categories, rows)
             for item, (_, categories) in zip(content["features"], vocabularies, strict=True)
         ),
-        scores=tuple(_numbers(item) for item in content["scores"]),
+        scores=tuple(_numbers(item, score_rows) for item in content["scores"]),
     )
 
 
-def _numbers(item: Mapping[str, Any]) -> Numbers:
+def _numbers(item: Mapping[str, Any], rows: Rows) -> Numbers:
     uppers = _floats(item, "uppers", item["uppers"]).astype(np.float32)
     low, high = (None if item[key] is None else float(_floats(item, key, [item[key]])[0]) for key in ("low", "high"))
-    if not (np.diff(uppers) > 0).all():
+    if len(uppers) >= _MOST_BINS or not (np.diff(uppers) > 0).all():
         raise _wrong(item, "uppers")
     if (low is None) != (high is None) or (low is not None and high is not None and low > high):
         raise _wrong(item, "low")
-    shares, missing = _shares(item, len(uppers) + 1)
-    if len(shares) > _MOST_BINS:
-        raise _wrong(item, "shares")
-    return Numbers(item["name"], uppers, shares, missing, low, high)
+    return Numbers(item["name"], uppers, _shares(item, len(uppers) + 1, rows), low, high)
 
 
-def _categories(item: Mapping[str, Any], vocabulary: Sequence[str]) -> Categories:
-    shares, missing = _shares(item, len(vocabulary))
-    return Categories(item["name"], tuple(vocabulary), shares, missing)
+def _categories(item: Mapping[str, Any], vocabulary: Sequence[str], rows: Rows) -> Categories:
+    return Categories(item["name"], tuple(vocabulary), _shares(item, len(vocabulary), rows))
 
 
-def _shares(item: Mapping[str, Any], cells: int) -> tuple[np.ndarray, float]:
+def _shares(item: Mapping[str, Any], cells: int, rows: Rows) -> Shares:
+    """Of each class of which there are rows: of attacks there need be none."""
+    if rows.attack == 0 and item.get("attack") is not None:
+        raise _wrong(item, "attack")
+    benign = _of_class(item, "benign", cells)
+    return Shares(benign, _of_class(item, "attack", cells) if rows.attack else None)
+
+
+def _of_class(item: Mapping[str, Any], name: str, cells: int) -> np.ndarray:
     """Of the cells and of missing values; together they are all rows, but for rounding."""
-    shares = _floats(item, "shares", [*item["shares"], item["missing"]])
+    given = item.get(name)
+    if not isinstance(given, dict) or not isinstance(given.get("shares"), list):
+        raise _wrong(item, f"{name}.shares")
+    shares = _floats(item, f"{name}.shares", [*given["shares"], given.get("missing")])
     if len(shares) != cells + 1 or (shares < 0).any() or abs(shares.sum() - 1) > 1e-3:
-        raise _wrong(item, "shares")
-    return shares[:-1], float(shares[-1])
+        raise _wrong(item, f"{name}.shares")
+    return shares
 
 
 def _floats(item: Mapping[str, Any], key: str, given: object) -> np.ndarray:
@@ -123,11 +157,14 @@ def _floats(item: Mapping[str, Any], key: str, given: object) -> np.ndarray:
     return np.array(given, dtype=np.float64)
 
 
-def _count(content: Mapping[str, Any], key: str) -> int:
-    value = content[key]
-    if type(value) is not int or value < 1:
+def _rows(content: Mapping[str, Any], key: str) -> Rows:
+    given = content[key]
+    if not isinstance(given, dict):
         raise TypeError(f"'drift.{key}'")
-    return value
+    for name, least in (("benign", 1), ("attack", 0)):
+        if type(given.get(name)) is not int or given[name] < least:
+            raise TypeError(f"'drift.{key}.{name}'")
+    return Rows(given["benign"], given["attack"])
 
 
 def _wrong(item: Mapping[str, Any], key: str) -> ValueError:

@@ -1,7 +1,9 @@
 """How features and scores were spread when a bundle was made: histograms that a stream is held against; numpy alone.
 
-Each variable has cells: its bins, or its categories, and one for values that are missing. What fell into the cells in a window
-is held against the reference by the population stability index, and by the Wasserstein distance.
+Each variable has cells: its bins, or its categories, and one for values that are missing. Of each class, benign flows and
+attacks, it is known how many rows fell into them. What fell into them in a window is held against the mixture of both in which
+attacks have the share that they have in the window, by the population stability index and by the Wasserstein distance: so
+that more attacks, or fewer, are no drift by themselves.
 """
 
 from collections import Counter
@@ -11,9 +13,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["BINS", "Categories", "Distances", "Numbers", "Variable", "categories_of", "numbers_of", "psi", "scores_of"]
+__all__ = [
+    "BINS",
+    "Categories",
+    "Distances",
+    "Numbers",
+    "Shares",
+    "Variable",
+    "categories_of",
+    "numbers_of",
+    "psi",
+    "scores_of",
+]
 
-BINS = 20
+BINS = 30
 _FLOOR = 1e-4
 _RARE = 0.01
 _LARGEST_LOGIT = 9.0
@@ -43,11 +56,39 @@ def psi(reference: np.ndarray, window: np.ndarray) -> float:
     return float(((w - r) * np.log(w / r)).sum())
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Of each class the share of its rows that fell into each bin or category, and, last, that had no value: f64[K+1]. There
+    is no `attack` where no attacks are known."""
+
+    benign: np.ndarray
+    attack: np.ndarray | None = None
+
+    def expected(self, attack_share: float) -> np.ndarray:
+        """Those of flows of which attacks have that share, f64[K+1]; of benign flows where no attacks are known."""
+        if self.attack is None:
+            return self.benign
+        mixture: np.ndarray = (1 - attack_share) * self.benign + attack_share * self.attack
+        return mixture
+
+    def to_json(self) -> dict[str, Any]:
+        """As they stand in bundle.json."""
+        classes = {"benign": self.benign, "attack": self.attack}
+        return {
+            name: {"shares": [round(share, 6) for share in each[:-1].tolist()], "missing": round(float(each[-1]), 6)}
+            for name, each in classes.items()
+            if each is not None
+        }
+
+
 class Variable(Protocol):
     """A feature or a score, with what it was like in the reference."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def shares(self) -> Shares: ...
 
     @property
     def cells(self) -> int:
@@ -56,8 +97,8 @@ class Variable(Protocol):
     def count(self, values: np.ndarray) -> np.ndarray:
         """N values → how many fell into each cell: i64[cells]."""
 
-    def distances(self, counts: np.ndarray) -> Distances:
-        """What the counts i64[cells] of a window say; at least one of them is above 0."""
+    def distances(self, counts: np.ndarray, attack_share: float) -> Distances:
+        """What the counts i64[cells] of a window say, of which attacks have that share; at least one count is above 0."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in bundle.json."""
@@ -66,21 +107,20 @@ class Variable(Protocol):
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """A number's histogram: K bins, each from above the bound before up to its own (`uppers` f32[K-1], ascending), the first
-    and last without an end; `shares` f64[K] and `missing` are of all rows. `low` and `high`: of the values, if there are any.
+    and last without an end. `low` and `high`: of the values of all rows, if there are any.
 
     Cells: the bins, missing, and (counted besides) out of range.
     """
 
     name: str
     uppers: np.ndarray
-    shares: np.ndarray
-    missing: float
+    shares: Shares
     low: float | None
     high: float | None
 
     @property
     def cells(self) -> int:
-        return len(self.shares) + 2
+        return len(self.uppers) + 3
 
     def count(self, values: np.ndarray) -> np.ndarray:
         """Of numbers f[N], NaN = missing."""
@@ -88,61 +128,40 @@ class Numbers:
             numbers = values.astype(np.float32)
         present = numbers[np.isfinite(numbers)]
         counts = np.zeros(self.cells, dtype=np.int64)
-        bins = len(self.shares)
+        bins = len(self.uppers) + 1
         counts[:bins] = np.bincount(np.searchsorted(self.uppers, present, side="left"), minlength=bins)
         counts[bins] = len(numbers) - len(present)
         if self.low is not None and self.high is not None:
             counts[bins + 1] = np.count_nonzero((present < self.low) | (present > self.high))
         return counts
 
-    def distances(self, counts: np.ndarray) -> Distances:
-        bins = len(self.shares)
-        total = counts[: bins + 1].sum()
+    def distances(self, counts: np.ndarray, attack_share: float) -> Distances:
+        cells, out_of_range = counts[:-1], counts[-1]
+        expected, total = self.shares.expected(attack_share), cells.sum()
         return Distances(
-            psi=psi(np.append(self.shares, self.missing), counts[: bins + 1] / total),
-            wasserstein=self._wasserstein(counts[:bins]),
-            missing=float(counts[bins] / total),
+            psi=psi(expected, cells / total),
+            wasserstein=_wasserstein(expected[:-1], cells[:-1]),
+            missing=float(cells[-1] / total),
             unknown=None,
-            out_of_range=float(counts[bins + 1] / total),
+            out_of_range=float(out_of_range / total),
         )
 
-    def _wasserstein(self, counts: np.ndarray) -> float:
-        """The first Wasserstein distance of the values that are present, each at its rank among the reference's: 0 to ½,
-        whatever the unit. A tenth means that values have moved past a tenth of the reference's flows on average.
-
-        In one dimension it is the area between the two distribution functions (Ramdas, García Trillos & Cuturi, On
-        Wasserstein two-sample testing, 2017). A bin stands at the middle of its ranks.
-        """
-        there, here = self.shares.sum(), counts.sum()
-        if there == 0 or here == 0:
-            return 0.0 if there == here == 0 else 0.5
-        reference, window = self.shares / there, counts / here
-        ranks = np.cumsum(reference) - reference / 2
-        return float((np.abs(np.cumsum(window - reference)[:-1]) * np.diff(ranks)).sum())
-
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "uppers": [float(upper) for upper in self.uppers],
-            "shares": _rounded(self.shares),
-            "missing": round(self.missing, 6),
-            "low": self.low,
-            "high": self.high,
-        }
+        uppers = [float(upper) for upper in self.uppers]
+        return {"name": self.name, "uppers": uppers, **self.shares.to_json(), "low": self.low, "high": self.high}
 
 
 @dataclass(frozen=True, slots=True)
 class Categories:
-    """The share of each category of training, `shares` f64[V], and `missing`, of all rows.
+    """The shares of the V categories of training.
 
-    Cells: each category, unknown, missing. Those of less than 1% of the rows count as one in distances: of each alone a
-    window says nothing but noise.
+    Cells: each category, unknown, missing. Those of which less than 1% is expected count as one in distances: of each alone
+    a window says nothing but noise.
     """
 
     name: str
     vocabulary: tuple[str, ...]
-    shares: np.ndarray
-    missing: float
+    shares: Shares
 
     @property
     def cells(self) -> int:
@@ -157,10 +176,10 @@ class Categories:
             counts[places.get(category, len(self.vocabulary))] += number
         return counts
 
-    def distances(self, counts: np.ndarray) -> Distances:
+    def distances(self, counts: np.ndarray, attack_share: float) -> Distances:
         window = counts / counts.sum()
-        reference = np.concatenate([self.shares, [0.0, self.missing]])
-        rare = np.append(self.shares < _RARE, [False, False])
+        reference = np.insert(self.shares.expected(attack_share), len(self.vocabulary), 0.0)
+        rare = np.append(reference[:-2] < _RARE, [False, False])
         ours, theirs = (np.append(each[~rare], each[rare].sum()) for each in (reference, window))
         return Distances(
             psi=psi(ours, theirs),
@@ -172,48 +191,66 @@ class Categories:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "shares": _rounded(self.shares), "missing": round(self.missing, 6)}
+        return {"name": self.name, **self.shares.to_json()}
 
 
-def numbers_of(name: str, values: np.ndarray) -> Numbers:
-    """The histogram of numbers f32[N] (NaN = missing): at most 41 bins.
+def numbers_of(name: str, classes: Sequence[np.ndarray]) -> Numbers:
+    """The histogram of the numbers f32[N] (NaN = missing) of benign rows and, if there are any, of attacks: at most 61 bins.
 
-    A value that is a twentieth of all gets a bin of its own; the others are cut at their quantiles into bins of like share,
+    Both classes weigh the same, however many rows each has, so that the bins tell values apart where either has its own. A
+    value that is a thirtieth of all gets a bin of its own; the others are cut at their quantiles into bins of like weight,
     fewer where such values take their place.
     """
-    present = np.sort(values[np.isfinite(values)].astype(np.float32))
-    points, counts = np.unique(present, return_counts=True)
-    own = points[counts * BINS >= max(1, len(present))]
-    others = present[~np.isin(present, own)]
-    bins = max(1, BINS - 2 * len(own))
-    cuts = others[np.arange(1, bins) * len(others) // bins] if len(others) else others
+    present = [each for values in classes if len(each := values[np.isfinite(values)].astype(np.float32))]
+    points = np.unique(np.concatenate(present)) if present else np.empty(0, dtype=np.float32)
+    weights = np.zeros(len(points))
+    for each in present:
+        weights += np.bincount(np.searchsorted(points, each), minlength=len(points)) / len(each)
+    alone = weights * BINS >= len(present)
+    own, others, cumulative = points[alone], points[~alone], np.cumsum(weights[~alone])
+    bins = max(1, BINS - 2 * len(own)) if len(others) else 1
+    cuts = others[np.searchsorted(cumulative, np.arange(1, bins) / bins * cumulative[-1:])]
     below = np.where(own == 0, _JUST_BELOW_0, np.nextafter(own, np.float32(-np.inf)))
-    if len(present):
-        cuts = cuts[cuts < present[-1]]
-    uppers = np.unique(np.concatenate([cuts, own, below]).astype(np.float32))
-    return _filled(name, uppers, values)
+    uppers = np.unique(np.concatenate([cuts[cuts < points[-1:]], own, below]).astype(np.float32))
+    return _filled(name, uppers, classes)
 
 
-def scores_of(name: str, scores: np.ndarray) -> Numbers:
-    """The histogram of probabilities f32[N] over bins that are as wide as each other in log-odds."""
+def scores_of(name: str, classes: Sequence[np.ndarray]) -> Numbers:
+    """The histogram of probabilities f32[N], by class as above, over bins that are as wide as each other in log-odds."""
     logits = np.linspace(-_LARGEST_LOGIT, _LARGEST_LOGIT, BINS - 1)
-    return _filled(name, (1 / (1 + np.exp(-logits))).astype(np.float32), scores)
+    return _filled(name, (1 / (1 + np.exp(-logits))).astype(np.float32), classes)
 
 
-def categories_of(name: str, vocabulary: Sequence[str], codes: np.ndarray) -> Categories:
-    """The shares of categories, by codes i64[N] (0 = missing, 1 = the first of `vocabulary`)."""
-    counts = np.bincount(codes.astype(np.int64), minlength=len(vocabulary) + 1)[: len(vocabulary) + 1]
-    shares = counts / max(1, len(codes))
-    return Categories(name, tuple(vocabulary), shares[1:], float(shares[0]))
+def categories_of(name: str, vocabulary: Sequence[str], classes: Sequence[np.ndarray]) -> Categories:
+    """The shares of categories, by class as above, of codes i64[N] (0 = missing, 1 = the first of `vocabulary`)."""
+    cells = len(vocabulary) + 1
+    counts = [np.bincount(codes.astype(np.int64), minlength=cells)[:cells] for codes in classes]
+    return Categories(name, tuple(vocabulary), _shares([np.roll(each, -1) for each in counts]))
 
 
-def _filled(name: str, uppers: np.ndarray, values: np.ndarray) -> Numbers:
+def _wasserstein(expected: np.ndarray, counts: np.ndarray) -> float:
+    """The first Wasserstein distance of the values that are present, f64[K] by bin, each at its rank among the expected:
+    0 to ½, whatever the unit. A tenth means that values have moved past a tenth of the expected flows on average.
+
+    In one dimension it is the area between the two distribution functions (Ramdas, García Trillos & Cuturi, On
+    Wasserstein two-sample testing, 2017). A bin stands at the middle of its ranks.
+    """
+    there, here = expected.sum(), counts.sum()
+    if there == 0 or here == 0:
+        return 0.0 if there == here == 0 else 0.5
+    reference, window = expected / there, counts / here
+    ranks = np.cumsum(reference) - reference / 2
+    return float((np.abs(np.cumsum(window - reference)[:-1]) * np.diff(ranks)).sum())
+
+
+def _filled(name: str, uppers: np.ndarray, classes: Sequence[np.ndarray]) -> Numbers:
+    empty = Numbers(name, uppers, Shares(np.empty(0)), None, None)
+    values = np.concatenate(classes)
     present = values[np.isfinite(values)]
     low, high = (float(present.min()), float(present.max())) if len(present) else (None, None)
-    empty = Numbers(name, uppers, np.zeros(len(uppers) + 1), 0.0, low, high)
-    shares = empty.count(values)[:-1] / max(1, len(values))
-    return Numbers(name, uppers, shares[:-1], float(shares[-1]), low, high)
+    return Numbers(name, uppers, _shares([empty.count(each)[:-1] for each in classes]), low, high)
 
 
-def _rounded(shares: np.ndarray) -> list[float]:
-    return [round(float(share), 6) for share in shares]
+def _shares(counts: Sequence[np.ndarray]) -> Shares:
+    """Of the counts i64[K+1] of each class."""
+    return Shares(*(each / max(1, each.sum()) for each in counts))

@@ -46,6 +46,12 @@ class DriftEvent(BaseModel):
     window_begin: datetime = Field(description="Begin of the window.")
     window_end: datetime = Field(description="Its end.")
     flows: int = Field(ge=1, description="Flows of the window that were counted.")
+    attack_share: float = Field(
+        ge=0,
+        le=1,
+        description="Share of them that were alerts, and so of attacks in what the window is held against; 0 where the "
+        "bundle has no attacks to hold it against.",
+    )
     bundle: BundleRef = Field(description="The detector whose reference it is held against.")
     worker: str = Field(description="Who saw it: group-instance-number.")
     schema_version: str = Field(default="1", description="Version of this contract.")

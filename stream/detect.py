@@ -21,14 +21,16 @@ __all__ = ["dead_letter", "detect"]
 _HOPS = re.compile(rb"[0-9]{1,6}")
 
 
-def detect(batch: Batch, decoded: Decoded, scores: Scores, detector: Detector, policy: Policy) -> Alerts:
-    """The alerts of a batch, in its order.
+def detect(
+    batch: Batch, decoded: Decoded, scores: Scores, alerting: np.ndarray, detector: Detector, policy: Policy
+) -> Alerts:
+    """The alerts of a batch, in its order; `alerting` bool[B] says which flows they are for, as `policy.alerts` finds.
 
     Raises:
         ValueError: the scores are none that an alert can tell.
     """
     manifest = detector.manifest
-    rows = np.flatnonzero(policy.alerts(scores.score, scores.novelty))
+    rows = np.flatnonzero(alerting)
     places = decoded.rows[rows]
     records = [batch.records[place] for place in places.tolist()]
     sent_ms = np.array([record.timestamp_ms for record in records], dtype=np.int64)

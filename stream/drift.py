@@ -3,6 +3,7 @@
 Of the flows that were judged some, evenly spaced, fall into the cells of the bundle's histograms. The counts of the last
 panes are the sliding window; each feature and score of it is held against the reference by effect sizes, the population stability
 index and the Wasserstein distance (`export.histograms`), not by a test: with so many flows every difference is significant.
+The reference is the mixture of benign flows and attacks in which attacks have the share that alerts have in the window.
 """
 
 import time
@@ -42,6 +43,7 @@ class _Pane:
     ended_s: float
     counts: np.ndarray
     flows: int
+    alerts: int
 
 
 class DriftWatch:
@@ -62,6 +64,7 @@ class DriftWatch:
             bundle, worker: as they stand in events.
             clock: seconds that nobody sets; `now` is asked once for the time of day that belongs to them.
         """
+        self._knows_attacks = reference.rows.attack > 0
         self._params, self._bundle, self._worker, self._clock = params, bundle, worker, clock
         self._variables: tuple[Variable, ...] = (*reference.features, *reference.scores)
         ends = np.cumsum([variable.cells for variable in self._variables]).tolist()
@@ -83,12 +86,13 @@ class DriftWatch:
         return max(1.0, self._params.flows_per_s)
 
     def _empty(self) -> None:
-        self._counts, self._flows = np.zeros(self._cells, dtype=np.int64), 0
+        self._counts, self._flows, self._alerts = np.zeros(self._cells, dtype=np.int64), 0, 0
         self._waiting: list[np.ndarray] = []
         self._rows_waiting = 0
 
-    def observe(self, columns: Mapping[str, np.ndarray], scores: Scores) -> None:
-        """Take in what was judged: features as the decoder gives them, f64[B] or object[B], and what was said of them."""
+    def observe(self, columns: Mapping[str, np.ndarray], scores: Scores, alerting: np.ndarray) -> None:
+        """Take in what was judged: features as the decoder gives them, f64[B] or object[B], what was said of them, and which
+        flows were alerts, bool[B]."""
         taken = self._allowance(len(scores))
         if not taken:
             return
@@ -100,6 +104,7 @@ class DriftWatch:
         numbers = np.array([told[it.name] if it.name in told else columns[it.name] for it, _ in self._numbers])
         self._waiting.append(numbers[:, rows])
         self._flows += taken
+        self._alerts += int(np.count_nonzero(alerting[rows]))
         self._rows_waiting += taken
         if self._rows_waiting >= _ROWS_AT_ONCE:
             self._count()
@@ -110,7 +115,7 @@ class DriftWatch:
         if now_s - self._began_s < self._params.window_s / self._params.panes:
             return None
         self._count()
-        self._panes.append(_Pane(self._began_s, now_s, self._counts, self._flows))
+        self._panes.append(_Pane(self._began_s, now_s, self._counts, self._flows, self._alerts))
         self._began_s = now_s
         self._empty()
         while self._panes[0].ended_s <= now_s - self._params.window_s:
@@ -119,8 +124,9 @@ class DriftWatch:
         if flows < self._params.min_flows:
             return DriftPicture(flows, {}, ())
         counts = np.sum([pane.counts for pane in self._panes], axis=0)
-        distances = {it.name: it.distances(counts[self._places[it.name]]) for it in self._variables}
-        return DriftPicture(flows, distances, tuple(self._events(distances, flows)))
+        attack_share = sum(pane.alerts for pane in self._panes) / flows if self._knows_attacks else 0.0
+        distances = {it.name: it.distances(counts[self._places[it.name]], attack_share) for it in self._variables}
+        return DriftPicture(flows, distances, tuple(self._events(distances, flows, attack_share)))
 
     def _allowance(self, flows: int) -> int:
         """How many of so many flows may be counted now."""
@@ -139,20 +145,20 @@ class DriftWatch:
             self._counts[place] += variable.count(values)
         self._waiting, self._rows_waiting = [], 0
 
-    def _events(self, distances: Mapping[str, Distances], flows: int) -> list[DriftEvent]:
+    def _events(self, distances: Mapping[str, Distances], flows: int, attack_share: float) -> list[DriftEvent]:
         """Of each variable that has passed the bound; and of each that had, and is now below half of it: one that hovers
         about the bound is told once."""
         events = []
         for name, found in distances.items():
             if name not in self._drifted and found.psi >= self._params.psi_bound:
                 self._drifted.add(name)
-                events.append(self._event(DriftState.DRIFTED, name, found, flows))
+                events.append(self._event(DriftState.DRIFTED, name, found, flows, attack_share))
             elif name in self._drifted and found.psi < self._params.psi_bound / 2:
                 self._drifted.remove(name)
-                events.append(self._event(DriftState.RETURNED, name, found, flows))
+                events.append(self._event(DriftState.RETURNED, name, found, flows, attack_share))
         return events
 
-    def _event(self, state: DriftState, name: str, found: Distances, flows: int) -> DriftEvent:
+    def _event(self, state: DriftState, name: str, found: Distances, flows: int, attack_share: float) -> DriftEvent:
         return DriftEvent(
             state=state,
             feature=name,
@@ -165,6 +171,7 @@ class DriftWatch:
             window_begin=self._time(self._panes[0].began_s),
             window_end=self._time(self._panes[-1].ended_s),
             flows=flows,
+            attack_share=attack_share,
             bundle=self._bundle,
             worker=self._worker,
         )

@@ -29,10 +29,11 @@ Stage = Callable[[str], AbstractContextManager[None]]
 
 
 class Scored(NamedTuple):
-    """Feature columns of flows, and what the detector says of them."""
+    """Feature columns of flows, what the detector says of them, and which are alerts: bool[B]."""
 
     columns: Mapping[str, np.ndarray]
     scores: Scores
+    alerting: np.ndarray
 
 
 class BatchFailed(Exception):
@@ -68,8 +69,9 @@ class Judge:
         with self._stage("score"):
             scores = self.detector.score(decoded.columns)
         with self._stage("detect"):
-            alerts = [detect(batch, decoded, scores, self.detector, self.policy)]
-        scored = [] if self.drift is None else [Scored(decoded.columns, scores)]
+            alerting = self.policy.alerts(scores.score, scores.novelty)
+            alerts = [detect(batch, decoded, scores, alerting, self.detector, self.policy)]
+        scored = [] if self.drift is None else [Scored(decoded.columns, scores, alerting)]
         return Judged(alerts, [_rejected(batch.records[reject.row], reject) for reject in decoded.rejects], scored)
 
 

@@ -220,12 +220,12 @@ def shadow(old: JudgeLike, new: JudgeLike, batch: Batch) -> Shadow:
     try:
         scores = new.detector.score(decoded.columns)
         _check(scores, rows)
-        detect(batch, decoded, scores, new.detector, new.policy)
+        after = new.policy.alerts(scores.score, scores.novelty)
+        detect(batch, decoded, scores, after, new.detector, new.policy)
     except BundleError:
         raise
     except Exception as error:  # onnxruntime raises its own classes, which share no public base
         raise BundleError(f"cannot judge {rows} rows of a batch: {type(error).__name__}") from error
-    after = new.policy.alerts(scores.score, scores.novelty)
     return Shadow(rows, int(np.count_nonzero(before != after)))
 
 

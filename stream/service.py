@@ -184,8 +184,8 @@ class Service:
     def _watch_drift(self, judged: Judged) -> None:
         """Only now that the batch is published: one that is done again counts once."""
         if self._judge.drift is not None:
-            for columns, scores in judged.scored:
-                self._judge.drift.observe(columns, scores)
+            for scored in judged.scored:
+                self._judge.drift.observe(*scored)
 
     def _report_drift(self) -> None:
         picture = None if self._judge.drift is None else self._judge.drift.look()

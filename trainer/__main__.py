@@ -165,7 +165,7 @@ def _drift(arguments: argparse.Namespace, params: Params) -> int:
 
     distances = drift(
         arguments.bundle, _csv_files(arguments.data), arguments.out,
-        reference=_csv_files(arguments.reference), min_feature_coverage=params.stream.min_feature_coverage,
+        reference=_csv_files(arguments.reference), stream=params.stream,
         psi_bound=params.drift.psi_bound, seed=params.data.seed,
     )  # fmt: skip
     Console().print(drift_table(distances, params.drift.psi_bound))

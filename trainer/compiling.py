@@ -8,7 +8,7 @@ from pathlib import Path
 from schemas.errors import FlowsentryError
 from schemas.params import TrainParams
 
-__all__ = ["is_compiled"]
+__all__ = ["is_compiled", "lacking"]
 
 # A minute of compiling is made good after about so many steps.
 _LONG = 3000
@@ -22,16 +22,16 @@ def is_compiled(params: TrainParams, steps: int) -> bool:
     """
     if params.compile is False or (params.compile == "auto" and steps < _LONG):
         return False
-    lacking = _lacking()
-    if lacking and params.compile is True:
+    missing = lacking()
+    if missing and params.compile is True:
         raise FlowsentryError(
-            f"train.compile is true, but there is no {lacking}: install it, or set train.compile to auto"
+            f"train.compile is true, but there is no {missing}: install it, or set train.compile to auto"
         )
-    return not lacking
+    return not missing
 
 
-def _lacking() -> str | None:
-    """What torch.compile needs and is not here."""
+def lacking() -> str | None:
+    """What torch.compile needs on a CPU and is not here."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return f"C++ compiler ({compiler})"

@@ -67,14 +67,14 @@ def _frame(columns: Mapping[str, np.ndarray], categorical: Sequence[str]) -> pd.
 def _psi(reference: pd.Series, window: pd.Series, feature_type: Any, threshold: float) -> tuple[float, bool]:
     """As Evidently asks for it: the index, and whether it is drift."""
     if pd.api.types.is_numeric_dtype(reference):
-        variable: Any = numbers_of("", reference.to_numpy(dtype=np.float32))
+        variable: Any = numbers_of("", [reference.to_numpy(dtype=np.float32)])
         values = window.to_numpy(dtype=np.float32)
     else:
         names = sorted(map(str, reference.dropna().unique()))
         codes = {name: code for code, name in enumerate(names, start=1)}
-        variable = categories_of("", names, np.array([codes.get(name, 0) for name in reference.astype(object)]))
+        variable = categories_of("", names, [np.array([codes.get(name, 0) for name in reference.astype(object)])])
         values = window.astype(object).where(window.notna(), None).to_numpy(dtype=object)
-    psi = variable.distances(variable.count(values)).psi
+    psi = variable.distances(variable.count(values), 0.0).psi
     return psi, bool(psi >= threshold)
 
 

@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     drift.add_argument("--out", type=Path, default=Path("drift.html"), metavar="FILE", help="default: drift.html")
     drift.add_argument(
         "--reference", type=Path, nargs="+", default=[], metavar="FILE",
-        help="flows to hold it against (default: the bundle's own reference)",
+        help="flows to hold it against, as they are (default: the bundle's own reference)",
     )  # fmt: skip
 
     card = add("card", "write a bundle's MODEL_CARD.md, and put the report of an evaluation beside it")

@@ -315,10 +315,10 @@ def drift() -> list[StateTimeline | TimeSeries]:
     )  # fmt: skip
     return [
         by_feature,
-        graph("Drift of the score", "Of what the bundle says of flows. It moves with attacks too: look at the alerts first.",
+        graph("Drift of the score", "Of what the bundle says of flows, against benign flows and attacks mixed as alerts are.",
               "none", query(f"max by (feature) (flowsentry_drift_psi{scores})", "{{feature}}: PSI"),
               query(f"max by (feature) (flowsentry_drift_wasserstein{scores})", "{{feature}}: Wasserstein"), line_at=0.2),
-        graph("Wasserstein distance", "How far values have moved, by their ranks among the reference's: at most 0.5 for a "
+        graph("Wasserstein distance", "How far values have moved, by their ranks among those expected: at most 0.5 for a "
               "number, 1 for categories. The furthest ten.", "none", query(furthest("wasserstein"), "{{feature}}")),
         graph("Drifts begun and ended", "How often a feature or a score passed the bound, and came back.", A_MINUTE,
               query(f"60 * sum by (state) (rate(flowsentry_drift_events_total{OF}{RATE}))", "{{state}}"), bars=True),

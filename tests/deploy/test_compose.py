@@ -119,7 +119,7 @@ def test_no_secret_stands_in_it(services: dict[str, Any]) -> None:
     assert secrets and all(set(secret) == {"file"} for secret in secrets.values())
     for service in services.values():
         for name, value in service.get("environment", {}).items():
-            if any(word in name.upper() for word in ("PASSWORD", "SECRET", "TOKEN")):
+            if any(word in name.upper() for word in ("PASSWORD", "SECRET", "TOKEN", "KEY")):
                 assert name.endswith("_FILE") and str(value).startswith("/run/secrets/"), name
 
 
@@ -134,11 +134,17 @@ def test_make_secrets_draws_those_that_it_names_once(tmp_path: Path) -> None:
     assert [(tmp_path / path).read_text() for path in wanted] == drawn
 
 
-def test_commands_and_settings_are_those_of_the_service(services: dict[str, Any]) -> None:
-    for name in ("detector", "replay"):
+def test_commands_and_settings_are_those_of_the_service(services: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("detector", "api", "replay"):
         parser().parse_args(services[name]["command"])
-    for name in ("detector", "replay", "train"):
-        params = load_params(file=ROOT / "params.yaml", environment=_values(services[name]["environment"]))
+    key = tmp_path / "api_key"
+    key.write_text("drawn")
+    for name in ("detector", "api", "replay", "train"):
+        environment = _values(services[name]["environment"])
+        if name == "api":
+            assert environment["FLOWSENTRY_API__KEY_FILE"] == "/run/secrets/api_key"
+            environment["FLOWSENTRY_API__KEY_FILE"] = str(key)
+        params = load_params(file=ROOT / "params.yaml", environment=environment)
         assert (ROOT / params.stream.bundle).is_dir()
     assert params.tracking.mlflow_uri == "http://mlflow:5000"
 
@@ -159,6 +165,7 @@ def test_prometheus_and_grafana_look_where_the_services_are(services: dict[str, 
         target for job in scraped["scrape_configs"] for each in job["static_configs"] for target in each["targets"]
     ]
     assert "detector:9108" in targets and services["detector"]["ports"] == ["127.0.0.1:9108:9108"]
+    assert "api:8080" in targets and services["api"]["ports"] == ["127.0.0.1:8080:8080"]
     sources = yaml.safe_load(
         (ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8")
     )

@@ -113,7 +113,7 @@ def test_alerts_say_what_those_made_one_by_one_say(detectors: dict[str, Detector
         )
         decoded = decoder.decode(batch.values)
         scores = scores_of(detector, decoded.columns, np.random.default_rng(seed))
-        found = detect(batch, decoded, scores, detector, policy)
+        found = detect(batch, decoded, scores, policy.alerts(scores.score, scores.novelty), detector, policy)
         assert as_read(found) == slow_alerts(batch, decoded, scores, detector, policy, found.detection_time)
         assert all(json.loads(value)["id"] == id_ for value, id_ in zip(json_of(found), found.ids, strict=True))
 
@@ -156,12 +156,7 @@ def test_scores_that_no_alert_can_tell_are_an_error(detectors: dict[str, Detecto
     for name, value in changes.items():
         getattr(scores, name)[:] = value
     with pytest.raises(ValueError, match="that no alert can tell"):
-        detect(batch, decoded, scores, detector, AlwaysAlert(0.5))
-
-
-class AlwaysAlert(Policy):
-    def alerts(self, score: np.ndarray, novelty: np.ndarray | None) -> np.ndarray:
-        return np.ones(len(score), dtype=bool)
+        detect(batch, decoded, scores, np.ones(1, dtype=bool), detector, Policy(0.5))
 
 
 def test_floats_are_read_as_the_same(detectors: dict[str, Detector]) -> None:
@@ -178,7 +173,7 @@ def test_floats_are_read_as_the_same(detectors: dict[str, Detector]) -> None:
         info.name == "sttl"
         for info in detector.reasons_of(decoded.columns, scores, decoded.rows[:1], np.zeros(1, bool)).order
     ]
-    alerts = as_read(detect(batch, decoded, scores, detector, Policy(0.0)))
+    alerts = as_read(detect(batch, decoded, scores, np.ones(len(values), dtype=bool), detector, Policy(0.0)))
     assert [alert.reasons[0].value for alert in alerts] == decoded.columns["sttl"].tolist()
     assert [alert.score for alert in alerts] == scores.score.astype(np.float64).tolist()
 
@@ -195,8 +190,11 @@ def calls_of(detector: Detector, alerts: int) -> int:
     decoded = decoder.decode(batch.values)
     scores = detector.score(decoded.columns)
 
+    policy = Policy(THRESHOLD)
+
     def work() -> list[Outgoing]:
-        found = detect(batch, decoded, scores, detector, Policy(THRESHOLD))
+        alerting = policy.alerts(scores.score, scores.novelty)
+        found = detect(batch, decoded, scores, alerting, detector, policy)
         return messages_of(Judged([found], []), alerts_topic="alerts", dead_letters_topic="dead")
 
     count = 0

@@ -33,7 +33,8 @@ def judged(
     )
     decoded = Decoder(detector.schema, min_feature_coverage=0.5).decode(batch.values)
     scores = replace(detector.score(decoded.columns), **changes)
-    return as_read(detect(batch, decoded, scores, detector, Policy(threshold)))
+    policy = Policy(threshold)
+    return as_read(detect(batch, decoded, scores, policy.alerts(scores.score, scores.novelty), detector, policy))
 
 
 def alert_of(detector: Detector, **fields: Any) -> Alert:

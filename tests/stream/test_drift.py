@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from export.detector import Scores
-from export.drift_reference import reference_of
+from export.drift_reference import DriftReference, reference_of
+from export.histograms import Categories
 from schemas.alert import BundleRef
 from schemas.datasets import SCHEMAS
 from schemas.event import DriftEvent, DriftState
@@ -23,39 +24,54 @@ UNSW = "unsw-nb15"
 BUNDLE = BundleRef(name="tiny", version="1", hash="abc")
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 PANE_S = 60.0
+THRESHOLD = 0.75
 
 
-def scores_of(rows: int, seed: int = 0, shift: float = 0.0) -> Scores:
-    """Probabilities, and nothing else that drift looks at."""
-    logits = np.random.default_rng(seed).normal(-3 + shift, 2, rows)
+def scores_of(rows: int, seed: int = 0, shift: float = 0.0, attacks: int = 0) -> Scores:
+    """Probabilities, high ones of the first flows, and nothing else that drift looks at."""
+    logits = np.random.default_rng(seed).normal(-4 + shift, 1.5, rows)
+    logits[:attacks] += 9
     nothing = np.zeros((rows, 0), dtype=np.float32)
     return Scores((1 / (1 + np.exp(-logits))).astype(np.float32), np.zeros(rows, np.int64), nothing, nothing)
 
 
-REFERENCE = reference_of(
-    SCHEMAS[UNSW], VOCABULARIES, columns_of(UNSW, made_up_columns(UNSW, 20_000)), scores_of(20_000).score, None
-)
+def reference(attacks: int) -> DriftReference:
+    """Of 20,000 rows, of which so many are attacks."""
+    rows, y = columns_of(UNSW, made_up_columns(UNSW, 20_000, attacks=attacks)), np.arange(20_000) < attacks
+    score = scores_of(20_000, attacks=attacks).score
+    return reference_of(SCHEMAS[UNSW], VOCABULARIES, rows, y, score=score, novelty=None, score_y=y)
+
+
+REFERENCE, BENIGN_ONLY = reference(3000), reference(0)
 
 
 class Stream:
     """A watch whose time is the test's."""
 
-    def __init__(self, **params: Any) -> None:
+    def __init__(self, against: DriftReference = REFERENCE, **params: Any) -> None:
         self.at_s = 1000.0
         settings = {"window_s": 5 * PANE_S, "panes": 5, "flows_per_s": 100_000, "min_flows": 500} | params
         self.watch = DriftWatch(
-            REFERENCE, DriftParams(**settings), bundle=BUNDLE, worker="group-host-0", clock=lambda: self.at_s,
+            against, DriftParams(**settings), bundle=BUNDLE, worker="group-host-0", clock=lambda: self.at_s,
             now=NOON.timestamp,
         )  # fmt: skip
         self.seed = 100
 
-    def give(self, rows: int = 1000, *, shift: float = 0.0, changed: Mapping[str, Any] | None = None) -> None:
-        """A batch of flows of the reference's kind, but for what is changed; `shift` is the score's."""
+    def give(
+        self,
+        rows: int = 1000,
+        *,
+        attacks: int = 0,
+        shift: float = 0.0,
+        changed: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A batch of flows of the reference's kind, but for what is changed; `shift` is the score's, in log-odds."""
         self.seed += 1
-        columns = made_up_columns(UNSW, rows, seed=self.seed)
+        columns = made_up_columns(UNSW, rows, seed=self.seed, attacks=attacks)
         for name, value in (changed or {}).items():
             columns[name] = value(columns[name]) if callable(value) else np.full(rows, value, columns[name].dtype)
-        self.watch.observe(columns, scores_of(rows, self.seed, shift))
+        scores = scores_of(rows, self.seed, shift, attacks)
+        self.watch.observe(columns, scores, scores.score >= THRESHOLD)
 
     def pane(self, **batch: Any) -> DriftPicture:
         """The window after another pane with one batch in it."""
@@ -84,6 +100,52 @@ def test_flows_like_the_references_do_not_drift() -> None:
     assert picture.flows == 5000
 
 
+@pytest.mark.parametrize("attacks", [0, 500, 1000])
+def test_more_attacks_or_fewer_are_no_drift(attacks: int) -> None:
+    stream = Stream()
+    for _ in range(3):
+        picture = stream.pane(attacks=attacks)
+        assert max(found.psi for found in picture.distances.values()) < 0.1
+        assert picture.events == ()
+    columns = made_up_columns(UNSW, 1000, seed=1, attacks=attacks)
+    for feature in REFERENCE.features:
+        all_rows = feature.distances(feature.count(columns[feature.name]), 3000 / 20_000)
+        assert all_rows.psi > 0.2 or isinstance(feature, Categories), "with the attacks that training had it would be"
+
+
+@pytest.mark.parametrize("attacks", [0, 500, 1000])
+def test_a_feature_that_moves_drifts_however_many_attacks_there_are(attacks: int) -> None:
+    moved = Stream().pane(attacks=attacks, changed={"dur": lambda values: values * 10})
+    assert drifted(moved) == [("dur", "drifted")]
+    [event] = moved.events
+    assert event.attack_share == pytest.approx(attacks / 1000, abs=0.01)
+
+
+def test_what_makes_benign_flows_alert_is_held_against_the_attacks_that_are_known() -> None:
+    picture = Stream().pane(shift=9.0, changed={"dur": lambda values: values * 10})
+    assert {"dur", "sbytes", "proto"} <= {name for name, _ in drifted(picture)}
+    assert all(event.attack_share > 0.99 for event in picture.events)
+    assert picture.distances["score"].psi < 0.1
+
+
+def test_of_a_bundle_that_knows_no_attacks_benign_flows_are_expected_whatever_alerts() -> None:
+    assert drifted(Stream(BENIGN_ONLY).pane()) == []
+    alerting = Stream(BENIGN_ONLY).pane(shift=9.0)
+    assert drifted(alerting) == [("score", "drifted")] and alerting.events[0].attack_share == 0
+    of_attacks = drifted(Stream(BENIGN_ONLY).pane(attacks=1000))
+    assert {name for name, _ in of_attacks} == {*SCHEMAS[UNSW].names, "score"}
+
+
+def test_alerts_are_counted_among_the_flows_that_are() -> None:
+    stream = Stream(flows_per_s=100, window_s=PANE_S, panes=1, min_flows=1)
+    for _ in range(30):
+        stream.give(10_000, attacks=3000, changed={"dur": 1e9})
+        stream.at_s += PANE_S / 30
+    picture = stream.watch.look()
+    assert picture is not None and picture.flows == 3000
+    assert picture.events[0].attack_share == pytest.approx(0.3, abs=0.01)
+
+
 def test_a_feature_that_moves_is_told_once_and_again_when_it_is_back() -> None:
     stream = Stream(panes=1, window_s=PANE_S)
     told = [
@@ -97,7 +159,9 @@ def test_a_feature_that_moves_is_told_once_and_again_when_it_is_back() -> None:
 
 def test_the_more_it_moves_the_further_it_is() -> None:
     found = [
-        Stream(panes=1, window_s=PANE_S).pane(rows=2000, changed={"dur": lambda values, by=by: values * by})
+        Stream(BENIGN_ONLY, panes=1, window_s=PANE_S).pane(
+            rows=2000, changed={"dur": lambda values, by=by: values * by}
+        )
         for by in (1.0, 1.5, 2.0, 4.0, 8.0, 16.0)
     ]
     for measure in ("psi", "wasserstein", "out_of_range"):
@@ -107,7 +171,7 @@ def test_the_more_it_moves_the_further_it_is() -> None:
 
 
 def test_the_score_can_drift_alone() -> None:
-    picture = Stream().pane(shift=3.0)
+    picture = Stream().pane(shift=-3.0)
     assert drifted(picture) == [("score", "drifted")]
     assert 0.3 < picture.distances["score"].wasserstein < 0.5
 
@@ -121,7 +185,8 @@ def test_an_event_says_all_of_it() -> None:
     assert event == DriftEvent(
         state=DriftState.DRIFTED, feature="proto", psi=event.psi, psi_bound=0.2, wasserstein=event.wasserstein,
         missing_share=0.0, unknown_share=0.5, out_of_range_share=None, window_begin=NOON,
-        window_end=NOON + timedelta(seconds=2 * PANE_S), flows=2000, bundle=BUNDLE, worker="group-host-0",
+        window_end=NOON + timedelta(seconds=2 * PANE_S), flows=2000, attack_share=event.attack_share,
+        bundle=BUNDLE, worker="group-host-0",
     )  # fmt: skip
     assert DriftEvent.model_validate_json(event.model_dump_json()) == event
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from export.detector import load
 from export.drift_reference import DriftReference, reference_of
 from schemas.alert import BundleRef
 from schemas.datasets import SCHEMAS
@@ -29,13 +30,15 @@ FEW = DriftParams(window_s=100, panes=1, min_flows=4)
 
 
 @pytest.fixture(scope="module")
-def reference() -> DriftReference:
-    """Of flows that are all like `benign()`, but for dpkts."""
-    columns = made_up_columns(UNSW, 1000)
-    for name, value in json.loads(benign()).items():
-        if name != "dpkts":
-            columns[name][:] = value
-    return reference_of(SCHEMAS[UNSW], VOCABULARIES, columns_of(UNSW, columns), np.full(1000, 0.01, np.float32), None)
+def reference(tmp_path_factory: pytest.TempPathFactory) -> DriftReference:
+    """Of flows that are all like `benign()` or `attack()`, with the scores that the tiny bundle gives them."""
+    columns, y = made_up_columns(UNSW, 1000), np.arange(1000) < 100
+    for record, rows in ((benign(), ~y), (attack(), y)):
+        for name, value in json.loads(record).items():
+            columns[name][rows] = value
+    score = load(make_bundle(tmp_path_factory.mktemp("tiny") / "bundle", UNSW)).score(columns).score
+    rows = columns_of(UNSW, columns)
+    return reference_of(SCHEMAS[UNSW], VOCABULARIES, rows, y, score=score, novelty=None, score_y=y)
 
 
 class Clock:
@@ -79,7 +82,11 @@ def test_events_come_once_and_with_the_alerts_of_a_batch(
     told = events_on(place.servers, events)
     assert {event.state for event in told} == {DriftState.DRIFTED}
     names = [event.feature for event in told]
-    assert len(names) == len(set(names)) and {"dur", "sttl", "score"} <= set(names)
+    assert len(names) == len(set(names)) and "dur" in names
+    assert not {"sttl", "dpkts", "score"} & set(names), (
+        "they are like those of attacks, of which there are as many alerts"
+    )
+    assert {(event.flows, event.attack_share) for event in told} == {(7, 3 / 7)}
     assert place.value("flowsentry_drift_events_total", state="drifted") == len(told)
     assert place.value("flowsentry_batch_retries_total") == 2
     assert (place.value("flowsentry_drift_psi", feature="dur") or 0) > 0.2

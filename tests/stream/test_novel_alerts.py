@@ -40,7 +40,8 @@ def batch_of(*values: bytes) -> Batch:
 def judged(detector: Detector, policy: Policy, *values: bytes) -> dict[int, Alert]:
     batch = batch_of(*values)
     decoded = Decoder(detector.schema, min_feature_coverage=0.5).decode(batch.values)
-    alerts = detect(batch, decoded, detector.score(decoded.columns), detector, policy)
+    scores = detector.score(decoded.columns)
+    alerts = detect(batch, decoded, scores, policy.alerts(scores.score, scores.novelty), detector, policy)
     return {int(alert.id.removeprefix("flows-3-")): alert for alert in as_read(alerts)}
 
 

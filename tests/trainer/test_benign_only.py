@@ -73,6 +73,9 @@ def test_the_bundle_is_verified_and_finds_what_is_unlike_benign_flows(
         scores = detector.score(batch.columns)
         return float(np.mean(policy.alerts(scores.score, scores.novelty)))
 
+    drift = detector.manifest.drift
+    assert drift is not None and drift.rows.attack == drift.score_rows.attack == 0
+    assert [score.name for score in drift.scores] == ["novelty"]
     assert share("Benign", 7) < 0.25 and share("DoS", 8) > 0.9
 
 

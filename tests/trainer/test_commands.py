@@ -113,7 +113,9 @@ def test_the_bundle_carries_what_its_training_rows_and_validation_scores_were_li
     drift = detector.manifest.drift
     assert drift is not None
     train, validation = run.rows("train"), run.rows("validation")
-    assert (drift.rows, drift.score_rows) == (len(train), len(validation))
+    y, score_y = run.y[train] == 1, run.y[validation] == 1
+    for told_rows, attacks in ((drift.rows, y), (drift.score_rows, score_y)):
+        assert told_rows.benign == (~attacks).sum() > 0 and told_rows.attack == attacks.sum() > 0
     scores = detector.score_matrix(*run.inputs(validation))
     told = {"score": scores.score, "novelty": scores.novelty}
     assert [score.name for score in drift.scores] == list(told)
@@ -122,8 +124,10 @@ def test_the_bundle_carries_what_its_training_rows_and_validation_scores_were_li
         values: Any = told[variable.name] if variable.name in told else run.x[train, index]
         if names := vocabularies.get(variable.name):
             values = np.array([None, *names], dtype=object)[values.astype(int)]
-        found = variable.distances(variable.count(values))
-        assert found.psi < 1e-4 and not found.unknown and not found.out_of_range, variable.name
+        attack = score_y if variable.name in told else y
+        for rows, attack_share in ((~attack, 0.0), (attack, 1.0), (slice(None), attack.mean())):
+            found = variable.distances(variable.count(values[rows]), attack_share)
+            assert found.psi < 1e-4 and not found.unknown and not found.out_of_range, variable.name
 
 
 def test_a_bundle_scores_raw_rows_as_the_checkpoint_does(pipeline: Pipeline) -> None:

@@ -11,6 +11,7 @@ from export.bundle import read_bundle
 from export.detector import load
 from schemas.datasets import SCHEMAS
 from schemas.errors import FlowsentryError
+from schemas.params import StreamParams
 from tests.bundles import make_bundle
 from tests.references import made_up_columns, reference_content
 from trainer.__main__ import main
@@ -19,18 +20,26 @@ from trainer.drift import Comparison, compare, drawn, read_window
 UNSW = "unsw-nb15"
 
 
+def made_up_flows(rows: int, attacks: int, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Flows of which the first are attacks, and which the tiny bundle tells apart."""
+    columns = made_up_columns(UNSW, rows, seed=seed, attacks=attacks)
+    columns["sttl"][:attacks], columns["dpkts"][:attacks] = 1000.0, 1.0
+    columns["sttl"][attacks:], columns["dpkts"][attacks:] = 1.0, 1000.0
+    return columns
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """Whose reference is of made-up flows, with the scores that it gives them."""
-    columns = made_up_columns(UNSW, 5000)
+    """Whose reference is of made-up flows, a fifth of them attacks, with the scores that it gives them."""
+    columns = made_up_flows(5000, 1000)
     detector = load(make_bundle(tmp_path / "first", UNSW))
-    content = reference_content(UNSW, columns, score=detector.score(columns).score)
+    content = reference_content(UNSW, columns, attacks=1000, score=detector.score(columns).score)
     return make_bundle(tmp_path / "bundle", UNSW, drift=content)
 
 
-def window(path: Path, *, seed: int = 5, **changed: object) -> Path:
+def window(path: Path, *, seed: int = 5, attacks: int = 0, **changed: object) -> Path:
     """A file of flows like the reference's, but for what is changed."""
-    columns = made_up_columns(UNSW, 2000, seed=seed)
+    columns = made_up_flows(2000, attacks, seed=seed)
     series = {name: pl.Series(values, nan_to_null=values.dtype != object) for name, values in columns.items()}
     frame = pl.DataFrame(series).with_columns(**{name: pl.lit(value) for name, value in changed.items()})
     if path.suffix == ".csv":
@@ -41,15 +50,31 @@ def window(path: Path, *, seed: int = 5, **changed: object) -> Path:
 
 
 def compared(bundle: Path, *files: Path, reference: tuple[Path, ...] = ()) -> Comparison:
-    return compare(bundle, files, reference=reference, min_feature_coverage=0.5, seed=1)
+    return compare(bundle, files, reference=reference, stream=StreamParams(), seed=1)
 
 
-@pytest.mark.parametrize("name", ["flows.csv", "flows.parquet"])
-def test_flows_like_the_references_have_not_drifted(bundle: Path, tmp_path: Path, name: str) -> None:
-    found = compared(bundle, window(tmp_path / name)).distances
+@pytest.mark.parametrize(
+    ("name", "attacks"), [("flows.csv", 400), ("flows.parquet", 0), ("flows.parquet", 1000), ("flows.parquet", 2000)]
+)
+def test_flows_like_the_references_have_not_drifted_however_many_are_attacks(
+    bundle: Path, tmp_path: Path, name: str, attacks: int
+) -> None:
+    comparison = compared(bundle, window(tmp_path / name, attacks=attacks))
+    found = comparison.distances
     assert set(found) == {*SCHEMAS[UNSW].names, "score"}
     assert max(each.psi for each in found.values()) < 0.1
     assert [each.psi for each in found.values()] == sorted((each.psi for each in found.values()), reverse=True)
+    assert (comparison.reference["sttl"] > 100).mean() == pytest.approx(attacks / 2000, abs=0.02)
+
+
+def test_a_feature_that_moves_drifts_though_all_its_flows_are_alerts(bundle: Path, tmp_path: Path) -> None:
+    found = compared(bundle, window(tmp_path / "flows.parquet", attacks=2000, dur=1e6)).distances
+    assert [name for name, each in found.items() if each.psi > 0.2] == ["dur"]
+
+
+def test_flows_that_are_the_reference_are_taken_as_they_are(bundle: Path, tmp_path: Path) -> None:
+    few, many = (window(tmp_path / f"{attacks}.parquet", attacks=attacks) for attacks in (0, 1000))
+    assert compared(bundle, many, reference=(few,)).distances["sttl"].psi > 1
 
 
 @pytest.mark.timeout(900)  # Evidently takes seconds to be imported
@@ -79,12 +104,13 @@ def test_other_flows_can_be_the_reference(bundle: Path, tmp_path: Path) -> None:
         assert (found.reference["dur"] == 1e6).all() and found.categorical == ("proto", "service", "state")
 
 
-def test_rows_drawn_from_a_reference_have_its_histograms(bundle: Path) -> None:
+@pytest.mark.parametrize("attack_share", [0.0, 0.3, 1.0])
+def test_rows_drawn_from_a_reference_have_its_histograms(bundle: Path, attack_share: float) -> None:
     reference = read_bundle(bundle).manifest.drift
     assert reference is not None
-    columns = drawn(reference, 20_000, np.random.default_rng(3))
+    columns = drawn(reference, attack_share, 20_000, np.random.default_rng(3))
     for variable in (*reference.features, *reference.scores):
-        found = variable.distances(variable.count(columns[variable.name]))
+        found = variable.distances(variable.count(columns[variable.name]), attack_share)
         assert found.psi < 0.01 and found.wasserstein < 0.02, variable.name
         assert not found.unknown and not found.out_of_range
     dur = columns["dur"]
