@@ -22,6 +22,7 @@ __all__ = [
     "access_denied",
     "check_access",
     "dead_letter_rights",
+    "event_rights",
     "is_denial",
     "is_secured",
     "missing_rights",
@@ -66,7 +67,7 @@ class AccessDenied(FlowsentryError):
 
 
 def service_rights(params: Params, transactional_id: str | None = None) -> list[Right]:
-    """All that `run` needs, where the topics exist."""
+    """All that `run` needs, where the topics exist; of the topic of events see `event_rights`."""
     stream = params.stream
     rights = [
         Right("topic", stream.input, AclOperation.READ),
@@ -74,9 +75,13 @@ def service_rights(params: Params, transactional_id: str | None = None) -> list[
         Right("topic", stream.alerts, AclOperation.WRITE),
         Right("topic", stream.dead_letters, AclOperation.WRITE),
     ]
-    if stream.events is not None:
-        rights.append(Right("topic", stream.events, AclOperation.WRITE))
     return rights + ([Right("transactional-id", transactional_id, AclOperation.WRITE)] if transactional_id else [])
+
+
+def event_rights(params: Params) -> list[Right]:
+    """What `run` needs besides to publish events, which it can do without."""
+    events = params.stream.events
+    return [] if events is None else [Right("topic", events, AclOperation.WRITE)]
 
 
 def dead_letter_rights(action: str, dead_letters: str, target: str) -> list[Right]:

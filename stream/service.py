@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 _LAG_EVERY_S = 1.0
 _GIVE_UP_AFTER_S = 300.0
+_EVENTS_WAIT_S = 20.0
 _DRAIN_WITHIN_S = 10.0
 
 
@@ -136,6 +137,7 @@ class Service:
         if not retry.fenced:  # that alone does not say that Kafka was away
             self._status.trouble()
         self._give_up_if_too_long(batch, retry)
+        self._drop_events_if_too_long()
         self._note_too_large(retry)
         log.warning("batch is done again", records=len(batch), why=str(retry))
         time.sleep(retry.after_s)
@@ -153,6 +155,12 @@ class Service:
                 f"nothing could be published for {_GIVE_UP_AFTER_S:.0f} s ({error}); stopping, with the offsets "
                 f"uncommitted, at the batch that begins with {places}"
             ) from error
+
+    def _drop_events_if_too_long(self) -> None:
+        """Their topic may be why nothing can be published, and alerts do not wait for it."""
+        if self._events and time.monotonic() - (self._failing_since or 0.0) > _EVENTS_WAIT_S:
+            log.warning("events of drift are dropped", count=len(self._events))
+            self._events.clear()
 
     def _note_too_large(self, error: RetryBatch) -> None:
         for message in error.too_large:

@@ -27,6 +27,7 @@ __all__ = [
     "create_topics",
     "ensure_topic",
     "error_text",
+    "lacking",
     "partitions_of",
     "wait_for_topics",
     "warn_if_packed",
@@ -153,6 +154,15 @@ def ensure_topic(
             f"topic {topic!r} does not exist at {bootstrap_servers}: make it first, or give --create-topics"
         )
     cluster.create({topic: config})
+
+
+def lacking(properties: Properties, topic: str, rights: Sequence[Right]) -> str:
+    """Why nothing can be published on a topic, with one look; empty if it can."""
+    try:
+        missing = Cluster(properties).missing([topic], rights, _LOOK_S)
+    except FlowsentryError as error:
+        return str(error)
+    return f"there is no topic {topic}: make it, or start with --create-topics" if missing else ""
 
 
 def warn_if_packed(properties: Properties, topic: str) -> None:

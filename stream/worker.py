@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,7 +17,7 @@ from export.signing import Trust
 from schemas.errors import BundleError, FencedError, FlowsentryError
 from schemas.params import Params
 from stream import http
-from stream.access import access_denied, is_secured, service_rights
+from stream.access import Right, access_denied, event_rights, is_secured, service_rights
 from stream.batch_limit import BatchLimit
 from stream.clients import (
     admin_properties,
@@ -28,7 +28,7 @@ from stream.clients import (
     shares_step_by_step,
     start_offset,
 )
-from stream.connection import Outage, brokers_are_forgotten, brokers_are_up, error_text
+from stream.connection import Outage, Properties, brokers_are_forgotten, brokers_are_up, error_text
 from stream.decode import Decoder
 from stream.drift import watch_of
 from stream.judge import Judge
@@ -40,7 +40,7 @@ from stream.service import Service
 from stream.sink import AtLeastOnceSink, Denied, Sink, Stopped, TransactionalSink
 from stream.source import Source
 from stream.status import BROKER_SEEN_WITHIN_S, Status
-from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, wait_for_topics, warn_if_packed
+from stream.topics import LARGE_MESSAGES, PLAIN, UNPACKED, lacking, wait_for_topics, warn_if_packed
 
 __all__ = ["serve"]
 
@@ -105,10 +105,10 @@ def serve(
         if ends():
             raise Stopped
 
-    rights, admin = service_rights(params, name), admin_properties(params)
+    rights, of_events, admin = service_rights(params, name), event_rights(params), admin_properties(params)
 
     def denied(error: KafkaError) -> FlowsentryError:
-        return access_denied(error, admin, rights)
+        return access_denied(error, admin, [*rights, *of_events])
 
     def ends_waiting() -> bool:
         status.beat()
@@ -117,7 +117,7 @@ def serve(
     ready = wait_for_topics(
         admin,
         {stream.input: UNPACKED, stream.alerts: PLAIN, stream.dead_letters: LARGE_MESSAGES}
-        | ({} if stream.events is None else {stream.events: PLAIN}),
+        | ({stream.events: PLAIN} if stream.events is not None and stream.create_topics else {}),
         create=stream.create_topics,
         rights=rights if is_secured(admin) else (),
         stopping=ends_waiting,
@@ -159,7 +159,7 @@ def serve(
             limit=limit,
             alerts_topic=stream.alerts,
             dead_letters_topic=stream.dead_letters,
-            events_topic=stream.events,
+            events_topic=_events_topic(params, admin, of_events),
             on_poison=stream.on_poison,
             metrics=metrics,
             status=status,
@@ -212,6 +212,17 @@ def _first_judge(place: Path, trust: Trust, judge_of: Callable[[Bundle], Judge],
             raise
         log.error("bundle refused", why=str(error), goes_on_with=kept.manifest.hash[:12])
         return judge_of(kept)
+
+
+def _events_topic(params: Params, admin: Properties, rights: Sequence[Right]) -> str | None:
+    """None, and a warning, where it is not there or not ours to write to: alerts do not wait for it."""
+    topic = params.stream.events
+    if topic is None:
+        return None
+    if why := lacking(admin, topic, rights if is_secured(admin) else ()):
+        log.warning("events of drift are not published, and are told by metrics and log alone", why=why)
+        return None
+    return topic
 
 
 def _ownership(params: Params) -> Ownership:

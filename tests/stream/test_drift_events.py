@@ -147,7 +147,27 @@ def test_an_event_too_large_for_its_topic_is_an_error_that_says_what_to_raise(
         place.run(service, 24)
 
 
-def test_a_running_service_tells_of_drift_once_its_topics_are_there(
+def test_alerts_do_not_wait_for_a_topic_of_events(
+    bootstrap_servers: str, topic: Callable[..., str], reference: DriftReference, tmp_path: Path
+) -> None:
+    flows, bundle = topic("flows"), make_bundle(tmp_path / "bundle", UNSW, drift=reference.to_json())
+    events, alerts, dead = (f"{flows}.{name}" for name in ("events", "alerts", "dead"))
+    create_topics(AdminClient({"bootstrap.servers": bootstrap_servers}), dict.fromkeys((alerts, dead), PLAIN))
+    fast = ["drift.window_s=1", "drift.panes=2", "drift.min_flows=50", "drift.flows_per_s=1000"]
+    words = [*(word for each in fast for word in ("--set", each)), "--events", events]
+    with command(*options(bootstrap_servers, flows, bundle, *words)) as running:
+        told = running.logged("events of drift are not published, and are told by metrics and log alone")
+        assert told["why"] == f"there is no topic {events}: make it, or start with --create-topics"
+        while not any(line["event"] == "drift" for line in running.logs):
+            produce(bootstrap_servers, flows, [benign(dur=1e6)] * 50)
+            wait_until_consumed(bootstrap_servers, flows, flows)
+        produce(bootstrap_servers, flows, [attack()])
+        wait_until_consumed(bootstrap_servers, flows, flows)
+        assert running.stop(signal.SIGTERM) == 0
+    assert read_all(bootstrap_servers, alerts)
+
+
+def test_a_running_service_tells_of_drift(
     bootstrap_servers: str, topic: Callable[..., str], reference: DriftReference, tmp_path: Path
 ) -> None:
     flows, bundle = topic("flows"), make_bundle(tmp_path / "bundle", UNSW, drift=reference.to_json())
@@ -155,10 +175,8 @@ def test_a_running_service_tells_of_drift_once_its_topics_are_there(
     fast = ["drift.window_s=1", "drift.panes=2", "drift.min_flows=50", "drift.flows_per_s=1000"]
     words = [*(word for each in fast for word in ("--set", each)), "--events", events, "--instance", "box"]
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    create_topics(admin, dict.fromkeys((alerts, dead), PLAIN))
+    create_topics(admin, dict.fromkeys((alerts, dead, events), PLAIN))
     with command(*options(bootstrap_servers, flows, bundle, *words)) as running:
-        assert running.logged("waiting")["why"] == f"no topic {events} yet: make it, or start with --create-topics"
-        create_topics(admin, {events: PLAIN})
         url = running.logged("running")["metrics"]
         while not (told := read_all(bootstrap_servers, events)):
             produce(bootstrap_servers, flows, [benign(dur=1e6)] * 50)

@@ -226,7 +226,7 @@ def test_all_missing_rights_are_named_at_once(kafka: SecureKafka, names: Names) 
             stopping=lambda: False,
         )
     assert caught.value.missing == tuple(service_rights(params))
-    assert str(caught.value).count("kafka-acls --bootstrap-server") == 5
+    assert str(caught.value).count("kafka-acls --bootstrap-server") == 4
 
 
 def test_a_topic_that_may_not_be_made_is_named(kafka: SecureKafka, tmp_path: Path) -> None:
