@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -176,7 +177,10 @@ def ended(
     return run
 
 
-@pytest.mark.parametrize("grant", DOCUMENTED, ids=["-".join(grant[:4]) for grant in DOCUMENTED])
+NEEDED = [grant for grant in DOCUMENTED if grant[3] != "flowsentry.events"]
+
+
+@pytest.mark.parametrize("grant", NEEDED, ids=["-".join(grant[:4]) for grant in NEEDED])
 def test_each_right_that_is_missing_is_named(
     kafka: SecureKafka,
     names: Names,
@@ -205,6 +209,25 @@ def test_each_right_that_is_missing_is_named(
         f"  kafka-acls --bootstrap-server {servers} --add --allow-principal User:{user} --operation {operation} "
         f"--{resource} {told}",
     ]
+
+
+def test_alerts_do_not_wait_for_the_right_to_tell_of_drift(
+    kafka: SecureKafka, names: Names, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    [grant] = [grant for grant in DOCUMENTED if grant not in NEEDED]
+    servers = kafka.servers("SCRAM")
+    with (
+        kafka.granted(names.grants(*PASSWORDS, but=grant)),
+        command(
+            *run_words(servers, names, tiny_bundle), **as_environment(kafka.scram("detector"), tmp_path)
+        ) as running,
+    ):
+        told = running.logged("events of drift are not published, and are told by metrics and log alone")
+        assert told["why"].startswith(
+            f"Kafka denies User:detector: Write on topic {names('flowsentry.events')!r}. An administrator can grant it:"
+        )
+        running.logged("running")
+        assert running.stop(signal.SIGTERM) == 0
 
 
 def service_params(servers: str, names: Names, properties: dict[str, str]) -> Params:
