@@ -185,8 +185,8 @@ class Reloader(Generic[J]):
         return judge
 
     def _refused(self, why: str) -> None:
+        self._on_refusal()  # before it is told: who reads of it sees it counted
         log.error("bundle refused", why=why, goes_on_with=self._current.hash[:12])
-        self._on_refusal()
 
 
 def check_same_schema(current: Manifest, other: Manifest, directory: Path) -> None:
