@@ -158,7 +158,8 @@ class Service:
 
     def _drop_events_if_too_long(self) -> None:
         """Their topic may be why nothing can be published, and alerts do not wait for it."""
-        if self._events and time.monotonic() - (self._failing_since or 0.0) > _EVENTS_WAIT_S:
+        failing_s = 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
+        if self._events and failing_s > _EVENTS_WAIT_S:
             log.warning("events of drift are dropped", count=len(self._events))
             self._events.clear()
 

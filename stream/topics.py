@@ -157,11 +157,14 @@ def ensure_topic(
 
 
 def lacking(properties: Properties, topic: str, rights: Sequence[Right]) -> str:
-    """Why nothing can be published on a topic, with one look; empty if it can."""
+    """Why nothing can be published on a topic, with one look; empty if it can, or if Kafka does not answer just then."""
     try:
         missing = Cluster(properties).missing([topic], rights, _LOOK_S)
-    except FlowsentryError as error:
+    except AccessDenied as error:
         return str(error)
+    except FlowsentryError as error:
+        log.info("whether the topic is there is not known", topic=topic, why=str(error))
+        return ""
     return f"there is no topic {topic}: make it, or start with --create-topics" if missing else ""
 
 

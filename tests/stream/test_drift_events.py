@@ -100,6 +100,32 @@ def test_events_come_once_and_with_the_alerts_of_a_batch(
     assert [letter.value() for letter in read_all(place.servers, place.dead)] == [b"garbage"] * 2
 
 
+def test_events_that_hold_up_a_batch_for_too_long_are_dropped(
+    rig: Callable[..., Rig],
+    topic: Callable[..., str],
+    reference: DriftReference,
+    logs: Logs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stream.service._EVENTS_WAIT_S", 0.0)
+    place, events, clock = rig(), topic("events"), Clock()
+    source = place.source(batch_size=4, max_wait_s=5)
+    sink = AbortsFirst(place.producer(), source.consumer, denied=denied)
+    sink.times = 0
+    service = place.service(source=source, sink=sink, drift=watch(reference, clock), events=events)
+    produce(place.servers, place.flows, [attack(dur=1e6)] * 4)
+    place.run(service, 4)
+    clock.at_s += 200
+    produce(place.servers, place.flows, [attack(dur=1e6)] * 4)
+    place.run(service, 8)
+    sink.times = 2
+    produce(place.servers, place.flows, [attack()] * 4)
+    place.run(service, 12)
+    assert logs.of("drift") and len(logs.of("events of drift are dropped")) == 1
+    assert events_on(place.servers, events) == []
+    assert len(alerts_on(place.servers, place.alerts)) == 12
+
+
 def test_a_batch_that_is_done_again_is_counted_once(rig: Callable[..., Rig], reference: DriftReference) -> None:
     place, clock = rig(), Clock()
     source = place.source(batch_size=4, max_wait_s=5)

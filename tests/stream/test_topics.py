@@ -19,6 +19,7 @@ from stream.topics import (
     create_topics,
     ensure_topic,
     error_text,
+    lacking,
     partitions_of,
     wait_for_topics,
 )
@@ -191,3 +192,9 @@ def test_kafka_s_own_words_are_kept() -> None:
     error = KafkaError(KafkaError.TOPIC_ALREADY_EXISTS, "it is there")
     assert error_text(error) == error_text(KafkaException(error)) == "it is there"
     assert error_text(KafkaException("no error object")) == "no error object"
+
+
+def test_a_broker_that_does_not_answer_says_nothing_of_a_topic(logs: Logs) -> None:
+    assert lacking({"bootstrap.servers": NOWHERE}, "flowsentry.events", ()) == ""
+    [line] = logs.of("whether the topic is there is not known")
+    assert line["topic"] == "flowsentry.events" and "no answer" in line["why"]
